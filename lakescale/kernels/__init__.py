@@ -1,0 +1,1 @@
+"""Numpy and numba on one block: no dask, no xarray, no files."""

@@ -1,0 +1,62 @@
+"""Names that stages meet by: dimensions, bands, layers, columns; and the error classes.
+
+Nothing here depends on anything else, so that every floor of the house can use it.
+"""
+
+from __future__ import annotations
+
+TIME, BAND, Y, X = "time", "band", "y", "x"
+
+RED, GREEN, BLUE = "red", "green", "blue"
+
+COLOR, INDEX, SEEN = "color", "index", "seen"
+"""Layers of evidence, bool ``(y, x)``: color thresholds, water index, a pixel with data."""
+
+LABEL = "label"
+"""Column of a polygon frame: the id of the labelled region it outlines, from 1."""
+
+LAKE_ID, LAKE_TIME, REASON = "lake_id", "time", "reason"
+AREA_M2, AREA_3857_M2 = "area_m2", "area_3857_m2"
+"""Columns: the true area (equal-area projection), and the area in EPSG:3857, both in m2."""
+SEEN_SHARE = "seen_share"
+"""Column: share (0..1) of a lake's surroundings that was seen."""
+
+KEPT = "kept"
+"""Value of ``reason`` for a candidate that became a lake."""
+
+
+class LakescaleError(Exception):
+    """An error a user can act on: what is wrong, in which item, and what mends it.
+
+    Parameters
+    ----------
+    what
+        What is wrong, in one clause.
+    item
+        The file, chunk, row or date in which it is wrong; empty where there is none.
+    mend
+        The argument or command that mends it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, item: str = "", mend: str = "") -> None:
+        super().__init__(what, item, mend)  # positional, so that the error survives pickling from a worker
+        self.what, self.item, self.mend = what, item, mend
+
+    def __str__(self) -> str:
+        where = f" [{self.item}]" if self.item else ""
+        how = f". {self.mend[:1].upper()}{self.mend[1:]}" if self.mend else ""
+        return f"{self.what}{where}{how}"
+
+
+class InputError(LakescaleError, ValueError):
+    """The input cannot be used as it is (exit code 2)."""
+
+    exit_code = 2
+
+
+class RunError(LakescaleError, RuntimeError):
+    """The input was fine, the run failed (exit code 1)."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""Sources to lakes: the command, the recipe and the jobs that join the stages up."""
