@@ -1,0 +1,49 @@
+"""Three ways to cross the seams between chunks, each written once, each with its serial twin.
+
+- `map_tiles`: a function of each chunk and a halo round it (filters).
+- `stitch`: solve each block, solve the small graph of the seams, apply the answer to each block (labels, holes,
+  depressions); `gather` is its sibling for answers that are no longer blocks (outlines, tables).
+- `overlap_add`: windows larger than their stride (models); each runs once, neighbours add its overflowing strips.
+
+No other module builds a dask graph. The serial twins (`map_tiles_serial`, ...) run the same functions over the same
+plan in a plain loop, without dask.
+"""
+
+from lakescale.chunks.plan import Chunks, Place, Tile, WindowPlan, plan_blocks, plan_tiles
+from lakescale.chunks.seams import (
+    Blocks,
+    PackedBits,
+    Stitch,
+    gather,
+    gather_serial,
+    map_blocks,
+    split_blocks,
+    stitch,
+    stitch_serial,
+    to_frame,
+)
+from lakescale.chunks.tiles import map_tiles, map_tiles_serial
+from lakescale.chunks.windows import overlap_add, overlap_add_serial
+
+__all__ = [
+    "Blocks",
+    "Chunks",
+    "PackedBits",
+    "Place",
+    "Stitch",
+    "Tile",
+    "WindowPlan",
+    "gather",
+    "gather_serial",
+    "map_blocks",
+    "map_tiles",
+    "map_tiles_serial",
+    "overlap_add",
+    "overlap_add_serial",
+    "plan_blocks",
+    "plan_tiles",
+    "split_blocks",
+    "stitch",
+    "stitch_serial",
+    "to_frame",
+]

@@ -1,0 +1,210 @@
+"""Solve blocks, then their seams, then blocks again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dask.array as da
+import numpy as np
+from dask._task_spec import List, Task, TaskRef
+from dask.base import tokenize
+from dask.dataframe import from_graph
+from dask.graph_manipulation import clone
+from dask.highlevelgraph import HighLevelGraph
+
+from lakescale.chunks.plan import plan_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from lakescale.chunks.plan import Chunks, Place
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A grid of tasks, one a chunk, whose results need not be arrays."""
+
+    graph: HighLevelGraph
+    name: str
+    """Key of block ``(i, j)`` is ``(name, i, j)``."""
+    chunks: Chunks
+
+    @classmethod
+    def of(cls, array: da.Array) -> Blocks:
+        """Take the blocks of a ``(y, x)`` dask array."""
+        return cls(array.dask, array.name, array.chunks)
+
+    @property
+    def indices(self) -> list[tuple[int, int]]:
+        """Block indices in raster order."""
+        return list(product(range(len(self.chunks[0])), range(len(self.chunks[1]))))
+
+    def refs(self) -> list[list[TaskRef]]:
+        """Refer to every block, as rows of references."""
+        rows, cols = (range(len(axis)) for axis in self.chunks)
+        return [[TaskRef((self.name, i, j)) for j in cols] for i in rows]
+
+    def to_array(self, dtype: DTypeLike) -> da.Array:
+        """Wrap blocks that are ``(y, x)`` numpy arrays of their chunk's shape."""
+        return da.Array(self.graph, self.name, self.chunks, dtype=dtype, meta=np.empty((0, 0), dtype))
+
+    def extend(self, name: str, tasks: dict[Any, Task]) -> HighLevelGraph:
+        """Add a layer that depends on this one."""
+        return HighLevelGraph({**self.graph.layers, name: tasks}, {**self.graph.dependencies, name: {self.name}})
+
+
+class PackedBits(NamedTuple):
+    """A bool block at an eighth of a byte a pixel."""
+
+    bits: NDArray[np.uint8]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, block: NDArray[np.bool_]) -> PackedBits:
+        """Pack a bool block."""
+        return cls(np.packbits(block), block.shape)  # type: ignore[arg-type]
+
+    def unpack(self) -> NDArray[np.bool_]:
+        """Give the bool block back."""
+        height, width = self.shape
+        return np.unpackbits(self.bits, count=height * width).view(bool).reshape(self.shape)
+
+
+class Stitch(NamedTuple):
+    """What to do with blocks whose answer depends on other blocks.
+
+    ``solve`` is the one task that sees the whole mosaic: its memory is the sum of the summaries.
+    """
+
+    name: str
+    """Prefix of the task names: ``NAME-keep``, ``NAME-summary``, ``NAME-solve``, ``NAME-pick`` and ``NAME``."""
+    summarize: Callable[[Any], Any]
+    """``summarize(kept) -> summary``: the little that the seams need to know of a block."""
+    solve: Callable[[list[list[Any]], list[list[Place]]], Any]
+    """``solve(summaries, places) -> answers``, both lists of rows of blocks; `gather` wants a flat list."""
+    apply: Callable[..., Any]
+    """``apply(kept, answer) -> block``; in `gather`, ``apply(answer) -> result``."""
+    keep: Callable[[Any], Any] | None = None
+    """``keep(block) -> kept``: what crosses the barrier in memory while the seams are solved. None: nothing does, and
+    the source is read again."""
+
+
+def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
+    """Solve blocks, then seams, then blocks again.
+
+    Five tasks a chunk at most (keep, summary, pick, apply, and the source a second time where nothing is kept) and
+    one solve. With ``keep=None`` the second reading has keys of its own: with shared keys dask would hold the whole
+    mosaic in memory across the barrier.
+    """
+    array = source if isinstance(source, da.Array) else None
+    blocks = source if array is None else Blocks.of(array)
+    token = tokenize(blocks.name, how)
+    if how.keep is not None:
+        kept = _layer(blocks, f"{how.name}-keep-{token}", how.keep)
+        again = kept
+    else:
+        if array is None:
+            raise TypeError("blocks that are no array cannot be read again: say what to keep of them")
+        kept, again = blocks, Blocks.of(clone(array, seed=token))
+    summary = _layer(kept, f"{how.name}-summary-{token}", how.summarize)
+    solved, solve_key = _solve(summary, how, token)
+    pick, name = f"{how.name}-pick-{token}", f"{how.name}-{token}"
+    tasks = {}
+    for i, j in blocks.indices:
+        tasks[pick, i, j] = Task((pick, i, j), _item, TaskRef(solve_key), i, j)
+        tasks[name, i, j] = Task((name, i, j), how.apply, TaskRef((again.name, i, j)), TaskRef((pick, i, j)))
+    graph = HighLevelGraph(
+        {**solved.layers, **again.graph.layers, name: tasks},
+        {**solved.dependencies, **again.graph.dependencies, name: {solve_key, again.name}},
+    )
+    return Blocks(graph, name, blocks.chunks)
+
+
+def gather(source: Blocks, how: Stitch, count: int) -> tuple[HighLevelGraph, list[Any]]:
+    """Solve blocks, then the whole; the answers are ``count`` results of ``apply(answer)``, no longer blocks.
+
+    Returns
+    -------
+    graph, keys
+        The graph, and the keys of the results in the order in which ``solve`` returned them.
+    """
+    token = tokenize(source.name, how, count)
+    summary = _layer(source, f"{how.name}-summary-{token}", how.summarize)
+    solved, solve_key = _solve(summary, how, token)
+    pick, name = f"{how.name}-pick-{token}", f"{how.name}-{token}"
+    tasks = {}
+    for k in range(count):
+        tasks[pick, k] = Task((pick, k), _item, TaskRef(solve_key), k)
+        tasks[name, k] = Task((name, k), how.apply, TaskRef((pick, k)))
+    graph = HighLevelGraph({**solved.layers, name: tasks}, {**solved.dependencies, name: {solve_key}})
+    return graph, [(name, k) for k in range(count)]
+
+
+def map_blocks(source: Blocks, name: str, function: Callable[[Any], Any]) -> Blocks:
+    """Map a function of one block over blocks, whatever they are."""
+    return _layer(source, f"{name}-{tokenize(source.name, function)}", function)
+
+
+def stitch_serial(blocks: list[list[Any]], how: Stitch, chunks: Chunks) -> list[list[Any]]:
+    """Run what `stitch` runs, in a plain loop over rows of blocks."""
+    kept = [[how.keep(block) if how.keep else block for block in row] for row in blocks]
+    summaries = [[how.summarize(block) for block in row] for row in kept]
+    answers = how.solve(summaries, plan_blocks(chunks))
+    return [
+        [how.apply(block, answer) for block, answer in zip(*rows, strict=True)]
+        for rows in zip(kept, answers, strict=True)
+    ]
+
+
+def gather_serial(blocks: list[list[Any]], how: Stitch, chunks: Chunks) -> list[Any]:
+    """Run what `gather` runs, in a plain loop."""
+    summaries = [[how.summarize(block) for block in row] for row in blocks]
+    return [how.apply(answer) for answer in how.solve(summaries, plan_blocks(chunks))]
+
+
+def split_blocks(array: NDArray[Any], chunks: Chunks) -> list[list[NDArray[Any]]]:
+    """Cut a ``(y, x)`` array into rows of blocks, for the serial twins."""
+    return [[array[p.row : p.row + p.height, p.col : p.col + p.width] for p in row] for row in plan_blocks(chunks)]
+
+
+def _layer(source: Blocks, name: str, function: Callable[[Any], Any]) -> Blocks:
+    tasks = {(name, i, j): Task((name, i, j), function, TaskRef((source.name, i, j))) for i, j in source.indices}
+    return Blocks(source.extend(name, tasks), name, source.chunks)
+
+
+def _solve(summary: Blocks, how: Stitch, token: str) -> tuple[HighLevelGraph, str]:
+    key = f"{how.name}-solve-{token}"
+    rows = List(*(List(*row) for row in summary.refs()))
+    return summary.extend(key, {key: Task(key, how.solve, rows, plan_blocks(summary.chunks))}), key
+
+
+def _item(answers: Any, *index: int) -> Any:
+    for i in index:
+        answers = answers[i]
+    return answers
+
+
+def to_frame(graph: HighLevelGraph, keys: list[Any], meta: Any, name: str) -> Any:
+    """Collect tasks that return pandas-like frames into one dask frame, a partition a key.
+
+    The frame's kind follows ``meta``: an empty GeoDataFrame gives a `dask_geopandas.GeoDataFrame`.
+    """
+    layer = _NamedGraph(graph)
+    layer.token = tokenize(keys)
+    return from_graph(layer, meta, (None,) * (len(keys) + 1), keys, name)
+
+
+class _NamedGraph(dict[Any, Any]):
+    """A low-level graph that is known by its keys; hashing its thousands of tasks would take longer than running."""
+
+    token = ""
+
+    def __init__(self, graph: HighLevelGraph) -> None:
+        super().__init__(graph.to_dict())
+
+    def __dask_tokenize__(self) -> str:
+        return self.token

@@ -1,0 +1,238 @@
+"""Evidence from color: the seed's thresholds on 8-bit RGB, and the water index of the field."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from lakescale.chunks import map_tiles
+from lakescale.kernels.color import gaussian_reach_px, grow, in_any_range, open_rectangle, range_tables
+from lakescale.regions import fill_holes
+from lakescale.schema import BAND, BLUE, COLOR, GREEN, INDEX, RED, InputError, X, Y
+from lakescale.scene import seen_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+ColorRange = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+SEED_RANGES: tuple[ColorRange, ...] = (
+    ((0, 30), (0, 255), (90, 255)),
+    ((0, 60), (0, 255), (105, 255)),
+    ((0, 90), (0, 255), (120, 255)),
+    ((0, 120), (0, 255), (150, 255)),
+)
+"""Inclusive ranges of red, green and blue, 8-bit; their union is water (the seed, SIGSPATIAL Cup 2023)."""
+
+SEED_OPENINGS_YX = ((5, 5), (1, 10), (10, 1))
+"""Height and width of the rectangles that the mask is opened with, one after the other."""
+
+NDWI_ICE_THRESHOLD = 0.25
+"""Sentinel-2 over Greenland (Williamson et al. 2018)."""
+
+
+def color_mask(
+    scene: xr.DataArray,
+    *,
+    ranges: Sequence[ColorRange] = SEED_RANGES,
+    grow_sigma_px: float = 5.0,
+    hole_sigma_px: float = 7.0,
+    openings_yx: Sequence[tuple[int, int]] = SEED_OPENINGS_YX,
+    centred: bool = False,
+    region: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Find water by color thresholds, lids and holes closed, streams opened away: the seed's sequence, exactly.
+
+    Threshold; grow by a Gaussian and take the holes that this closes inside the region; grow those and unite them with
+    the thresholded mask; fill holes; open with rectangles; fill holes again. Holes are global: they may span any number
+    of chunks. Pixels outside the region or without data are never water. Lazy.
+
+    Parameters
+    ----------
+    scene
+        uint8 ``(band, y, x)`` with red, green and blue, stretched as for display.
+    ranges
+        Inclusive ranges of (red, green, blue); a pixel in any of them is water.
+    grow_sigma_px
+        Sigma of the Gaussian that closes gaps, in pixels; the mask grows to where it, cut to integers 0..255 after
+        each axis, is above zero (at most 4 sigma).
+    hole_sigma_px
+        Sigma by which the closed holes grow back.
+    openings_yx
+        Rectangles (height, width) to open with, in this order; empty for none.
+    centred
+        False keeps OpenCV's anchors, by which a rectangle of even height or width moves the mask by one pixel down or
+        right (so do the seed's 1 x 10 and 10 x 1). True opens without that shift.
+    region
+        Bool ``(y, x)`` on the scene's grid: True where lakes are looked for. Everywhere by default.
+
+    Returns
+    -------
+    xr.DataArray
+        Bool ``(y, x)``, True on water, False where not seen; named ``color``.
+
+    Raises
+    ------
+    InputError
+        When red, green or blue is missing, the scene is not uint8, or the region has another shape.
+    """
+    rgb = _rgb(scene)
+    allowed = _allowed(scene, region)
+    tables = range_tables(_checked_ranges(ranges))
+    water = _tiles(_threshold, rgb, allowed, depth=0, step="threshold", options={"tables": tables})
+    grown = _grow(water, grow_sigma_px, "grow")
+    holes = _raster(fill_holes(_like(scene, grown))) & ~grown & _inside(rgb, region)
+    closed = _raster(fill_holes(_like(scene, water | _grow(holes, hole_sigma_px, "grow-holes"))))
+    opened = _tiles(
+        _open,
+        closed,
+        depth=_opening_reach_px(openings_yx),
+        step="open",
+        options={"openings_yx": tuple(openings_yx), "centred": centred},
+    )
+    return _like(scene, _raster(fill_holes(_like(scene, opened))) & allowed).rename(COLOR)
+
+
+def water_index(scene: xr.DataArray) -> xr.DataArray:
+    """Compute NDWI_ice = (blue - red) / (blue + red), in float32.
+
+    On 8-bit stretched RGB the index is only a ranking. Lazy.
+
+    Parameters
+    ----------
+    scene
+        ``(band, y, x)`` with red and blue.
+
+    Returns
+    -------
+    xr.DataArray
+        float32 ``(y, x)``, -1..1 for reflectances above zero; NaN where not seen or where blue + red <= 0; named
+        ``index``.
+
+    Raises
+    ------
+    InputError
+        When red or blue is missing.
+    """
+    blue, red = (_band(scene, name) for name in (BLUE, RED))
+    index = _tiles(_ndwi_ice, blue, red, _raster(seen_mask(scene)), depth=0, step="water-index", dtype=np.float32)
+    return _like(scene, index).rename(INDEX)
+
+
+def index_mask(scene: xr.DataArray, *, threshold: float = NDWI_ICE_THRESHOLD) -> xr.DataArray:
+    """Find water where NDWI_ice is above a threshold.
+
+    Parameters
+    ----------
+    scene
+        ``(band, y, x)`` with red and blue, reflectance.
+    threshold
+        0.25 for Sentinel-2 over Greenland (Williamson et al. 2018); Moussavi et al. (2020) take 0.18 and 0.19 over
+        Antarctica.
+
+    Returns
+    -------
+    xr.DataArray
+        Bool ``(y, x)``, True on water, False where not seen; named ``index``.
+    """
+    return water_index(scene) > np.float32(threshold)
+
+
+def _rgb(scene: xr.DataArray) -> da.Array:
+    if scene.dtype != np.uint8:
+        raise InputError(
+            f"color thresholds are for 8-bit RGB, this scene is {scene.dtype}",
+            _name(scene),
+            "use index_mask for reflectance, or stretch the scene to uint8 as for display",
+        )
+    return da.stack([_band(scene, name) for name in (RED, GREEN, BLUE)])
+
+
+def _band(scene: xr.DataArray, name: str) -> da.Array:
+    names = [str(b) for b in scene[BAND].values] if BAND in scene.coords else []
+    if name not in names:
+        raise InputError(
+            f"the scene has no band {name!r}, only {', '.join(names) or 'unnamed ones'}",
+            _name(scene),
+            "name its bands with open_scene(..., bands=[...])",
+        )
+    return _raster(scene.isel({BAND: names.index(name)}))
+
+
+def _raster(array: xr.DataArray) -> da.Array:
+    array = array.transpose(..., Y, X)
+    return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1, name=False)
+
+
+def _allowed(scene: xr.DataArray, region: xr.DataArray | None) -> da.Array:
+    seen = _raster(seen_mask(scene))
+    return seen if region is None else seen & _inside(seen, region)
+
+
+def _inside(like: da.Array, region: xr.DataArray | None) -> Any:
+    if region is None:
+        return True
+    if region.shape != like.shape[-2:]:
+        raise InputError(
+            f"the region has {region.shape} pixels, the scene {like.shape[-2:]}",
+            str(region.name or "region"),
+            "rasterize it on the scene's grid",
+        )
+    return _raster(region.astype(bool)).rechunk(like.chunks[-2:])
+
+
+def _checked_ranges(ranges: Sequence[ColorRange]) -> NDArray[np.int64]:
+    table = np.asarray(ranges, np.int64)
+    if table.ndim != 3 or table.shape[1:] != (3, 2) or not 1 <= len(table) <= 64:  # noqa: PLR2004
+        raise InputError(
+            "color ranges are 1 to 64 triples of (low, high) for red, green and blue", f"ranges of shape {table.shape}"
+        )
+    return table
+
+
+def _grow(mask: da.Array, sigma_px: float, step: str) -> da.Array:
+    return _tiles(grow, mask, depth=gaussian_reach_px(sigma_px), step=step, options={"sigma_px": sigma_px})
+
+
+def _opening_reach_px(openings_yx: Sequence[tuple[int, int]]) -> int:
+    """Reach of all openings in a row: each step of each looks half a rectangle far."""
+    return max((sum(2 * (size[axis] // 2) for size in openings_yx) for axis in (0, 1)), default=0)
+
+
+def _tiles(kernel: Any, *arrays: da.Array, depth: int, step: str, dtype: Any = bool, options: Any = None) -> da.Array:
+    name = step if step.startswith("water") else f"color-{step}"
+    return map_tiles(kernel, *arrays, depth=depth, name=name, dtype=dtype, options=options)
+
+
+def _threshold(rgb: NDArray[np.uint8], allowed: NDArray[np.bool_], *, tables: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    return in_any_range(rgb, tables) & allowed
+
+
+def _open(
+    mask: NDArray[np.bool_], *, openings_yx: tuple[tuple[int, int], ...], centred: bool
+) -> NDArray[np.bool_]:
+    for size in openings_yx:
+        mask = open_rectangle(mask, size, centred=centred)
+    return mask
+
+
+def _ndwi_ice(blue: NDArray[Any], red: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    blue, red = blue.astype(np.float32), red.astype(np.float32)
+    total = blue + red
+    index = np.full(total.shape, np.nan, np.float32)
+    np.divide(blue - red, total, out=index, where=seen & (total > 0))
+    return index
+
+
+def _like(scene: xr.DataArray, data: da.Array) -> xr.DataArray:
+    coords = {k: v for k, v in scene.coords.items() if BAND not in v.dims and k not in {BAND, "seen"}}
+    return xr.DataArray(data, dims=(Y, X), coords=coords)
+
+
+def _name(scene: xr.DataArray) -> str:
+    return str(scene.attrs.get("source") or scene.name or "scene")
