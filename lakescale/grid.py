@@ -122,8 +122,9 @@ def _stored_transform(raster: xr.DataArray) -> Affine | None:
         return None
     transform = Affine.from_gdal(*(float(part) for part in str(text).split()))
     for edge in (0, -1):
+        a, b, c, d, e, f = (~transform)[:6]
         x, y = float(raster[X][edge]), float(raster[Y][edge])
-        col, row = ~transform * (x, y)
+        col, row = a * x + b * y + c, d * x + e * y + f
         want_col, want_row = (i % n + 0.5 for i, n in ((edge, raster.sizes[X]), (edge, raster.sizes[Y])))
         if abs(col - want_col) > _CENTRE_TOLERANCE_PX or abs(row - want_row) > _CENTRE_TOLERANCE_PX:
             return None

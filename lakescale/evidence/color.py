@@ -8,11 +8,11 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from lakescale.chunks import map_tiles
+from lakescale.chunks import map_tiles, stitch
 from lakescale.kernels.color import gaussian_reach_px, grow, in_any_range, open_rectangle, range_tables
-from lakescale.regions import fill_holes
-from lakescale.schema import BAND, BLUE, COLOR, GREEN, INDEX, RED, InputError, X, Y
+from lakescale.regions import hole_stitch
 from lakescale.scene import seen_mask
+from lakescale.schema import BAND, BLUE, COLOR, GREEN, INDEX, RED, InputError, X, Y
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,21 +81,15 @@ def color_mask(
     InputError
         When red, green or blue is missing, the scene is not uint8, or the region has another shape.
     """
-    rgb = _rgb(scene)
-    allowed = _allowed(scene, region)
-    tables = range_tables(_checked_ranges(ranges))
-    water = _tiles(_threshold, rgb, allowed, depth=0, step="threshold", options={"tables": tables})
-    grown = _grow(water, grow_sigma_px, "grow")
-    holes = _raster(fill_holes(_like(scene, grown))) & ~grown & _inside(rgb, region)
-    closed = _raster(fill_holes(_like(scene, water | _grow(holes, hole_sigma_px, "grow-holes"))))
-    opened = _tiles(
-        _open,
-        closed,
-        depth=_opening_reach_px(openings_yx),
-        step="open",
-        options={"openings_yx": tuple(openings_yx), "centred": centred},
-    )
-    return _like(scene, _raster(fill_holes(_like(scene, opened))) & allowed).rename(COLOR)
+    flags = _flagged(scene, ranges, region)
+    grown = _tiles(_grow_water, flags, depth=gaussian_reach_px(grow_sigma_px), step="grow", sigma_px=grow_sigma_px)
+    holes = stitch(grown, hole_stitch(flag=_GROWN, mark=_HOLE)).to_array(np.uint8)
+    closed = _tiles(_close, holes, depth=gaussian_reach_px(hole_sigma_px), step="close", sigma_px=hole_sigma_px)
+    filled = stitch(closed, hole_stitch(flag=_WATER, mark=_WATER)).to_array(np.uint8)
+    openings, reach = tuple(openings_yx), _opening_reach_px(openings_yx)
+    opened = _tiles(_open, filled, depth=reach, step="open", openings_yx=openings, centred=centred)
+    water = stitch(opened, hole_stitch(flag=_WATER, mark=_WATER)).to_array(np.uint8)
+    return _like(scene, _tiles(_allowed_water, water, depth=0, step="mask", dtype=bool)).rename(COLOR)
 
 
 def water_index(scene: xr.DataArray) -> xr.DataArray:
@@ -120,7 +114,8 @@ def water_index(scene: xr.DataArray) -> xr.DataArray:
         When red or blue is missing.
     """
     blue, red = (_band(scene, name) for name in (BLUE, RED))
-    index = _tiles(_ndwi_ice, blue, red, _raster(seen_mask(scene)), depth=0, step="water-index", dtype=np.float32)
+    seen = _raster(seen_mask(scene))
+    index = map_tiles(_ndwi_ice, blue, red, seen, depth=0, name="water-index", dtype=np.float32)
     return _like(scene, index).rename(INDEX)
 
 
@@ -143,14 +138,22 @@ def index_mask(scene: xr.DataArray, *, threshold: float = NDWI_ICE_THRESHOLD) ->
     return water_index(scene) > np.float32(threshold)
 
 
-def _rgb(scene: xr.DataArray) -> da.Array:
+_WATER, _REGION, _ALLOWED, _GROWN, _HOLE = 1, 2, 4, 8, 16
+"""Flags of a pixel on its way through `color_mask`. They travel together, so that between two passes nothing waits in
+memory but their packed bits."""
+
+
+def _flagged(scene: xr.DataArray, ranges: Sequence[ColorRange], region: xr.DataArray | None) -> da.Array:
     if scene.dtype != np.uint8:
         raise InputError(
             f"color thresholds are for 8-bit RGB, this scene is {scene.dtype}",
             _name(scene),
             "use index_mask for reflectance, or stretch the scene to uint8 as for display",
         )
-    return da.stack([_band(scene, name) for name in (RED, GREEN, BLUE)])
+    rgb = da.stack([_band(scene, name) for name in (RED, GREEN, BLUE)])
+    layers = [rgb, _raster(seen_mask(scene)), *_region_layer(rgb, region)]
+    tables = range_tables(_checked_ranges(ranges))
+    return _tiles(_threshold, *layers, depth=0, step="threshold", tables=tables)
 
 
 def _band(scene: xr.DataArray, name: str) -> da.Array:
@@ -169,21 +172,16 @@ def _raster(array: xr.DataArray) -> da.Array:
     return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1, name=False)
 
 
-def _allowed(scene: xr.DataArray, region: xr.DataArray | None) -> da.Array:
-    seen = _raster(seen_mask(scene))
-    return seen if region is None else seen & _inside(seen, region)
-
-
-def _inside(like: da.Array, region: xr.DataArray | None) -> Any:
+def _region_layer(like: da.Array, region: xr.DataArray | None) -> list[da.Array]:
     if region is None:
-        return True
+        return []
     if region.shape != like.shape[-2:]:
         raise InputError(
             f"the region has {region.shape} pixels, the scene {like.shape[-2:]}",
             str(region.name or "region"),
             "rasterize it on the scene's grid",
         )
-    return _raster(region.astype(bool)).rechunk(like.chunks[-2:])
+    return [_raster(region.astype(bool))]
 
 
 def _checked_ranges(ranges: Sequence[ColorRange]) -> NDArray[np.int64]:
@@ -195,30 +193,46 @@ def _checked_ranges(ranges: Sequence[ColorRange]) -> NDArray[np.int64]:
     return table
 
 
-def _grow(mask: da.Array, sigma_px: float, step: str) -> da.Array:
-    return _tiles(grow, mask, depth=gaussian_reach_px(sigma_px), step=step, options={"sigma_px": sigma_px})
-
-
 def _opening_reach_px(openings_yx: Sequence[tuple[int, int]]) -> int:
     """Reach of all openings in a row: each step of each looks half a rectangle far."""
     return max((sum(2 * (size[axis] // 2) for size in openings_yx) for axis in (0, 1)), default=0)
 
 
-def _tiles(kernel: Any, *arrays: da.Array, depth: int, step: str, dtype: Any = bool, options: Any = None) -> da.Array:
-    name = step if step.startswith("water") else f"color-{step}"
-    return map_tiles(kernel, *arrays, depth=depth, name=name, dtype=dtype, options=options)
+def _tiles(kernel: Any, *arrays: da.Array, depth: int, step: str, dtype: Any = np.uint8, **options: Any) -> da.Array:
+    return map_tiles(kernel, *arrays, depth=depth, name=f"color-{step}", dtype=dtype, options=options)
 
 
-def _threshold(rgb: NDArray[np.uint8], allowed: NDArray[np.bool_], *, tables: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    return in_any_range(rgb, tables) & allowed
+def _threshold(
+    rgb: NDArray[np.uint8],
+    seen: NDArray[np.bool_],
+    region: NDArray[np.bool_] | None = None,
+    *,
+    tables: NDArray[np.uint64],
+) -> NDArray[np.uint8]:
+    inside = np.ones(seen.shape, bool) if region is None else region
+    allowed = seen & inside
+    layers = ((_WATER, in_any_range(rgb, tables) & allowed), (_REGION, inside), (_ALLOWED, allowed))
+    return np.bitwise_or.reduce([flag * layer.view(np.uint8) for flag, layer in layers])
 
 
-def _open(
-    mask: NDArray[np.bool_], *, openings_yx: tuple[tuple[int, int], ...], centred: bool
-) -> NDArray[np.bool_]:
+def _grow_water(flags: NDArray[np.uint8], *, sigma_px: float) -> NDArray[np.uint8]:
+    return flags | _GROWN * grow((flags & _WATER) > 0, sigma_px).view(np.uint8)
+
+
+def _close(flags: NDArray[np.uint8], *, sigma_px: float) -> NDArray[np.uint8]:
+    holes = (flags & (_HOLE | _REGION)) == (_HOLE | _REGION)
+    return (flags & (_WATER | _ALLOWED)) | grow(holes, sigma_px).view(np.uint8)
+
+
+def _open(flags: NDArray[np.uint8], *, openings_yx: tuple[tuple[int, int], ...], centred: bool) -> NDArray[np.uint8]:
+    water = (flags & _WATER) > 0
     for size in openings_yx:
-        mask = open_rectangle(mask, size, centred=centred)
-    return mask
+        water = open_rectangle(water, size, centred=centred)
+    return (flags & _ALLOWED) | water.view(np.uint8)
+
+
+def _allowed_water(flags: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return (flags & (_WATER | _ALLOWED)) == (_WATER | _ALLOWED)
 
 
 def _ndwi_ice(blue: NDArray[Any], red: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ class Parts(NamedTuple):
     """Rows and columns of the block."""
 
     @property
-    def count(self) -> int:
+    def n_parts(self) -> int:
         """Return the number of parts."""
         return len(self.first_run)
 

@@ -1,0 +1,306 @@
+"""Dask clusters: opening one, computing on it, describing it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import warnings
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import dask
+from dask.blockwise import fuse_roots, optimize_blockwise
+from dask.callbacks import Callback
+from dask.core import flatten
+from dask.highlevelgraph import HighLevelGraph
+from dask.system import CPU_COUNT
+from dask.utils import key_split, parse_bytes
+from distributed import Client, LocalCluster, Status, Worker, WorkerPlugin
+from distributed.diagnostics.progressbar import ProgressBar
+from distributed.scheduler import KilledWorker
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from lakescale.schema import InputError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+log = logging.getLogger(__name__)
+
+FREE_PORT = "127.0.0.1:0"
+CONNECT_S, WORKERS_S = 20, 30
+"""Seconds to wait for a scheduler to answer, and for its first worker."""
+CLOSING = logging.Filter(__name__)
+"""Passes none of the records of distributed."""
+
+
+@contextmanager
+def open_cluster(
+    kind: str = "local",
+    *,
+    workers: int | None = None,
+    memory_limit: str | int | None = None,
+    dashboard: str = FREE_PORT,
+) -> Iterator[Client]:
+    """Open a Dask cluster, or connect to one, for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    kind
+        ``local``: processes of one thread each; ``threads``: threads of this process; or the address of a
+        running scheduler, ``tcp://host:port`` or ``tls://host:port``, to which the other options do not apply.
+    workers
+        How many processes, or threads; by default one per CPU.
+    memory_limit
+        Memory of each worker, in bytes or as ``"4 GiB"``; by default an equal share of the machine's.
+    dashboard
+        Where to serve the dashboard, ``host:port``: port 0 is any free one, no host is loopback; empty or
+        ``none`` for no dashboard.
+
+    Yields
+    ------
+    distributed.Client
+        Dask's default client inside the block; ``dashboard_link`` is empty where there is no dashboard.
+
+    Raises
+    ------
+    InputError
+        An option that cannot be used, or a scheduler that does not answer.
+    RunError
+        A scheduler without workers, or a cluster that does not start.
+
+    Examples
+    --------
+    >>> with open_cluster("threads", workers=1, dashboard="none") as client:
+    ...     client.submit(sum, [1, 2]).result()
+    3
+    """
+    with ExitStack() as opened:
+        opened.callback(_hush, on=False)  # runs last
+        if kind in ("local", "threads"):
+            client = _start(opened, kind, workers, memory_limit, dashboard)
+        elif kind.startswith(("tcp://", "tls://")):
+            if workers is not None or memory_limit is not None or dashboard != FREE_PORT:
+                mend = "leave out --workers, --memory-limit and the dashboard"
+                raise InputError("workers, memory and dashboard belong to the running cluster", kind, mend)
+            client = _connect(opened, kind)
+        else:
+            raise InputError("there is no such kind of cluster", kind, "give local, threads or tcp://host:port")
+        opened.callback(_hush, on=True)  # runs first
+        if link := describe(client)["dashboard"]:
+            log.info("Dask dashboard: %s", link)
+        yield client
+
+
+def compute(
+    *collections: Any, client: Client | None = None, progress: bool = False, description: str = ""
+) -> tuple[Any, ...]:
+    """Compute Dask collections of any kinds together, as ``dask.compute`` does, without fusing their tasks.
+
+    Unfused tasks keep their annotations, and so their placement; ``dask.compute`` loses them.
+
+    Parameters
+    ----------
+    *collections
+        Arrays, xarray objects, frames, delayed objects, and containers of these; they share one graph.
+    client
+        Where to compute; by default where ``dask.compute`` would: the current client, else this process.
+    progress
+        Draw a bar of finished tasks on stderr, if that is a terminal.
+    description
+        The words beside the bar.
+
+    Returns
+    -------
+    tuple
+        One result for each argument.
+
+    Raises
+    ------
+    RunError
+        Workers died while running a task. What a task raises itself is raised here unchanged.
+    """
+    get = dask.base.get_scheduler(scheduler=client)
+    found, repack = dask.base.unpack_collections(*collections)
+    # The optimizer travels with the graph; "optimization.fuse.active" would not reach a scheduler elsewhere.
+    with dask.config.set(array_optimize=_unfused), warnings.catch_warnings(), ExitStack() as drawn:
+        warnings.filterwarnings("ignore", message="Computing mixed collections", category=UserWarning)
+        if progress and sys.stderr.isatty():
+            get = drawn.enter_context(_drawing(get, drawn.enter_context(_bar(description))))
+        order = _by_optimizer(found)
+        try:
+            results = dask.compute(*(found[i] for i in order), traverse=False, scheduler=get)
+        except KilledWorker as error:
+            deaths = error.allowed_failures + 1
+            what = f"{deaths} worker(s) died while running {key_split(error.task)}, most likely out of memory"
+            mend = "give each worker more --memory-limit, or use fewer workers or smaller chunks"
+            raise RunError(what, str(error.task), mend) from error
+    placed = dict(zip(order, results, strict=True))
+    return tuple(repack([placed[i] for i in range(len(found))]))
+
+
+def describe(client: Client) -> dict[str, int | str]:
+    """Count what a cluster has: ``workers``, ``threads``, ``memory_limit_bytes`` of all workers, ``dashboard``.
+
+    A memory limit of 0 means no limit, an empty dashboard no dashboard.
+    """
+    found = client.scheduler_info(n_workers=-1)["workers"].values()
+    link = ""
+    with suppress(KeyError):  # raised where a scheduler serves no page
+        link = client.dashboard_link or ""
+    return {
+        "workers": len(found),
+        "threads": sum(worker["nthreads"] for worker in found),
+        "memory_limit_bytes": sum(worker["memory_limit"] or 0 for worker in found),
+        "dashboard": link,
+    }
+
+
+def _start(opened: ExitStack, kind: str, workers: int | None, memory_limit: str | int | None, dashboard: str) -> Client:
+    """Start a cluster on this machine that listens on loopback only."""
+    number, processes = CPU_COUNT if workers is None else workers, kind == "local"
+    if number < 1:
+        raise InputError("a cluster needs a worker", f"workers={workers}", "give --workers 1 or more")
+    page, link = _dashboard(dashboard)
+    opened.enter_context(dask.config.set({"distributed.dashboard.link": link}))
+    try:
+        cluster = LocalCluster(
+            n_workers=number if processes else 1,
+            threads_per_worker=1 if processes else number,
+            processes=processes,
+            host="127.0.0.1" if processes else None,
+            dashboard_address=page or FREE_PORT,  # None would serve bare pages on port 8787
+            scheduler_kwargs={"dashboard": bool(page)},
+            worker_dashboard_address=None if processes else FREE_PORT,  # None: a thread's is on every interface
+            **({} if memory_limit is None else {"memory_limit": _bytes(memory_limit)}),
+        )
+    except RuntimeError as error:
+        mend = 'see the log above; a script must open it under `if __name__ == "__main__":`'
+        raise RunError("the cluster did not start", kind, mend) from error
+    client = opened.enter_context(Client(opened.enter_context(cluster)))
+    if processes:
+        client.register_plugin(_Quiet())
+    return client
+
+
+def _connect(opened: ExitStack, address: str) -> Client:
+    """Connect to a scheduler that someone else started, and await its first worker."""
+    try:
+        _host_port(address)
+        client = opened.enter_context(Client(address, timeout=CONNECT_S))
+    except (OSError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
+        mend = "start one with `dask scheduler`; tls:// needs distributed.comm.tls in Dask's configuration"
+        raise InputError(f"no scheduler answers: {error}", address, mend) from error
+    try:
+        client.wait_for_workers(1, timeout=WORKERS_S)
+    except TimeoutError as error:
+        what = f"the scheduler has no worker after {WORKERS_S} s"
+        raise RunError(what, address, f"start one with `dask worker {address}`") from error
+    return client
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    parts = urlsplit(address)
+    if parts.port is None:
+        raise ValueError("the port is missing")
+    return parts.hostname or "127.0.0.1", parts.port
+
+
+def _dashboard(address: str) -> tuple[str, str]:
+    """Where to listen, and the template of the link; both empty for no dashboard."""
+    if address in ("", "none"):
+        return "", ""
+    try:
+        host, port = _host_port(f"//{address}" if ":" in address else f"//:{address}")
+    except ValueError as error:
+        raise InputError("the dashboard's address cannot be read", address, "give host:port, or none") from error
+    # Dask would name the host that the scheduler has, which for threads is not the page's.
+    seen = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+    return f"{host}:{port}", dask.config.get("distributed.dashboard.link").replace("{host}", seen)
+
+
+def _bytes(memory_limit: str | int) -> int:
+    try:
+        number = parse_bytes(memory_limit)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise InputError("the memory limit is not a size", str(memory_limit), "give --memory-limit as 4GiB")
+    return int(number)
+
+
+class _Quiet(WorkerPlugin):
+    """Keeps a worker process from logging what its own closing cuts off, and errors that are raised anyway."""
+
+    name = "lakescale-quiet"
+
+    def setup(self, worker: Worker) -> None:
+        def wanted(record: logging.LogRecord) -> bool:
+            closing = worker.status in (Status.closing, Status.closed)
+            return not closing and not str(record.msg).startswith("Compute Failed")
+
+        for handler in logging.getLogger("distributed").handlers:
+            handler.addFilter(wanted)
+
+
+def _hush(*, on: bool) -> None:
+    for handler in logging.getLogger("distributed").handlers:
+        (handler.addFilter if on else handler.removeFilter)(CLOSING)
+
+
+def _unfused(graph: Any, keys: Any, **_: Any) -> HighLevelGraph:
+    """Optimize arrays as Dask does, up to its last step, the fusion that drops annotations."""
+    wanted = set(flatten([keys]))
+    if not isinstance(graph, HighLevelGraph):
+        graph = HighLevelGraph.from_collections(id(graph), graph)
+    return fuse_roots(optimize_blockwise(graph, keys=wanted), keys=wanted).cull(wanted)
+
+
+def _by_optimizer(found: list[Any]) -> list[int]:
+    """Order collections as Dask groups them; it hands back the results of a mixed call in that order."""
+    ranks: dict[Any, int] = {}
+    return sorted(range(len(found)), key=lambda i: ranks.setdefault(found[i].__dask_optimize__, len(ranks)))
+
+
+@contextmanager
+def _bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _drawing(get: Any, draw: Callable[[int, int], None]) -> Iterator[Any]:
+    """Make a scheduler's ``get`` call ``draw(done, total)`` as tasks finish."""
+    client = getattr(get, "__self__", None)
+    if isinstance(client, Client):
+        yield partial(_watched_get, client, draw)
+        return
+
+    def count(*args: Any) -> None:
+        done, *left = (len(args[3][state]) for state in ("finished", "ready", "waiting", "running"))
+        draw(done, done + sum(left))
+
+    with Callback(posttask=count):
+        yield get
+
+
+def _watched_get(client: Client, draw: Callable[[int, int], None], *graph_keys: Any, **options: Any) -> Any:
+    packed = client.get(*graph_keys, sync=False, **options)
+    futures = list(flatten([packed]))
+    watch = ProgressBar(futures, client.scheduler.address)
+    watch._draw_bar = lambda **now: draw(now["all"] - now["remaining"], now["all"])  # noqa: SLF001 - its one hook
+    watching = asyncio.run_coroutine_threadsafe(watch.listen(), client.loop.asyncio_loop)
+    try:
+        return client.gather(packed)
+    finally:
+        with suppress(Exception):  # the last step of the bar; a lost bar is no lost run
+            watching.result(timeout=1)
+        watching.cancel()
+        for future in futures:
+            future.release()

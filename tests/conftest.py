@@ -1,0 +1,47 @@
+"""Fixtures: where real data lies, rasters in any chunks, and a scheduler that refuses to compute."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dask
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "lakescale",
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("lakescale")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real scenes, DEMs and vectors (see README); skips where LAKESCALE_DATA does not say where they are."""
+    folder = os.environ.get("LAKESCALE_DATA")
+    if not folder:
+        pytest.skip("LAKESCALE_DATA is not set: it names the folder of real scenes, DEMs and vectors")
+    path = Path(folder)
+    assert path.is_dir(), f"LAKESCALE_DATA={folder} is no folder"
+    return path
+
+
+@pytest.fixture
+def never_compute():
+    """Fail as soon as dask computes anything."""
+
+    def refuse(dsk, keys, **kwargs):
+        raise AssertionError("building a graph computed something")
+
+    with dask.config.set(scheduler=refuse):
+        yield
+
+
+@pytest.fixture
+def one_thread():
+    """Compute without threads: quick for many small graphs."""
+    with dask.config.set(scheduler="synchronous"):
+        yield

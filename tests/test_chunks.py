@@ -1,0 +1,191 @@
+"""The three ways to cross a seam: any chunking equals no chunking, dask equals the serial twin."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rasters import axis_chunks, chunked, masks
+from scipy import ndimage
+
+from lakescale.chunks import (
+    Blocks,
+    PackedBits,
+    Stitch,
+    WindowPlan,
+    map_tiles,
+    map_tiles_serial,
+    overlap_add,
+    overlap_add_serial,
+    plan_blocks,
+    plan_tiles,
+    split_blocks,
+    stitch,
+    stitch_serial,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@given(st.integers(1, 40).flatmap(lambda n: st.tuples(axis_chunks(n), axis_chunks(n))), st.integers(0, 12))
+def test_tile_interiors_partition_the_grid(chunks, depth):
+    covered = np.zeros([sum(axis) for axis in chunks], int)
+    for row in plan_tiles(chunks, depth):
+        for tile in row:
+            covered[tile.inner] += 1
+            outer = np.zeros_like(covered)[tile.outer]
+            assert outer[tile.trim].shape == covered[tile.inner].shape
+    assert (covered == 1).all()
+
+
+@given(chunked(masks(30)), st.integers(0, 9))
+def test_map_tiles_equals_the_whole_array(case, depth):
+    mask, chunks = case
+    values = mask.astype(np.float64)
+    kernel = partial(_local_maximum, depth=depth)
+    tiled = map_tiles(kernel, da.from_array(values, chunks=chunks), depth=depth, name="test", dtype=float)
+    assert tiled.chunks == chunks
+    np.testing.assert_array_equal(tiled.compute(), kernel(values))
+    np.testing.assert_array_equal(
+        map_tiles_serial(kernel, values, chunks=chunks, depth=depth, dtype=float), kernel(values)
+    )
+
+
+def _local_maximum(block, *, depth):
+    return ndimage.maximum_filter(block, 2 * depth + 1)
+
+
+@given(chunked(masks(12)))
+def test_map_tiles_takes_bands_and_layers_together(case):
+    mask, chunks = case
+    bands = np.stack([mask, ~mask, mask]).astype(np.int32) * np.array([1, 2, 4])[:, None, None]
+    layers = da.from_array(bands, chunks=(1, *chunks))
+    tiled = map_tiles(
+        lambda b, m: b.sum(axis=0) * m, layers, da.from_array(mask, chunks=-1), depth=2, name="test", dtype=np.int32
+    )
+    np.testing.assert_array_equal(tiled.compute(), bands.sum(axis=0) * mask)
+
+
+def _mosaic_minimum(keep):
+    """A stitch whose answer needs every block: subtract the mosaic's minimum, and add where the block lies."""
+    return Stitch(
+        "test-minimum",
+        summarize=lambda kept: (kept.unpack() if isinstance(kept, PackedBits) else kept).min(),
+        solve=lambda summaries, places: [
+            [(min(min(row) for row in summaries), place.row * 1000 + place.col) for place in row] for row in places
+        ],
+        apply=lambda kept, answer: (
+            (kept.unpack() if isinstance(kept, PackedBits) else kept).astype(float) - answer[0] + answer[1]
+        ),
+        keep=keep,
+    )
+
+
+@pytest.mark.parametrize("keep", [None, PackedBits.of], ids=["read again", "packed bits"])
+@given(case=chunked(masks(12)))
+def test_stitch_equals_its_serial_twin(keep, case):
+    mask, chunks = case
+    how = _mosaic_minimum(keep)
+    blocks = stitch(da.from_array(mask, chunks=chunks), how)
+    serial = np.block(stitch_serial(split_blocks(mask, chunks), how, chunks))
+    np.testing.assert_array_equal(blocks.to_array(float).compute(), serial)
+    corners = np.zeros(mask.shape)
+    for place in (p for row in plan_blocks(chunks) for p in row):
+        corners[place.row : place.row + place.height, place.col : place.col + place.width] = (
+            place.row * 1000 + place.col
+        )
+    np.testing.assert_array_equal(serial, mask - mask.min().astype(float) + corners)
+
+
+def test_stitch_reads_again_under_keys_of_its_own():
+    reads = []
+
+    def read(block_info=None):
+        reads.append(block_info[None]["chunk-location"])
+        return np.ones((2, 2))
+
+    source = da.map_blocks(read, chunks=((2, 2), (2, 2)), dtype=float, meta=np.empty((0, 0)))
+    stitch(source, _mosaic_minimum(None)).to_array(float).compute()
+    assert sorted(reads) == sorted(2 * [(0, 0), (0, 1), (1, 0), (1, 1)])
+
+
+def test_stitch_refuses_to_read_again_what_is_no_array():
+    with pytest.raises(TypeError, match="say what to keep"):
+        stitch(Blocks.of(da.ones((2, 2))), _mosaic_minimum(None))
+
+
+def test_task_names_are_readable():
+    array = map_tiles(lambda b: b, da.ones((4, 4), chunks=2), depth=1, name="color-grow", dtype=float)
+    blocks = stitch(array, _mosaic_minimum(None)).to_array(float)
+    names = {dask.utils.key_split(key) for key in blocks.__dask_graph__()}
+    assert {"color-grow", "test-minimum", "test-minimum-summary", "test-minimum-solve", "test-minimum-pick"} <= names
+
+
+def _sum_windows(patch, corners, *, window):
+    sums = np.zeros((2, *patch.shape[-2:]), np.int64)
+    for r, c in corners:
+        here = patch[0, r : r + window, c : c + window]
+        weight = 1 + np.add.outer(np.arange(window), 3 * np.arange(window))
+        sums[0, r : r + window, c : c + window] += here * weight * (1 + int(here.max()))
+        sums[1, r : r + window, c : c + window] += weight
+    return sums
+
+
+def _mean(sums):
+    return sums[0] / sums[1]
+
+
+@given(
+    st.integers(1, 24).flatmap(lambda n: st.tuples(axis_chunks(n), st.integers(1, 24).flatmap(axis_chunks))),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 2**31),
+)
+def test_overlap_add_equals_every_window_in_a_plain_loop(chunks, window, stride, seed):
+    plan = WindowPlan(window, min(stride, window))
+    shape = tuple(sum(axis) for axis in chunks)
+    array = np.random.default_rng(seed).integers(0, 50, (1, *shape))
+    run = partial(_sum_windows, window=window)
+    tiled = overlap_add(da.from_array(array, chunks=(1, *chunks)), plan, run, _mean, name="test", dtype=float)
+
+    padded = np.zeros((1, *(max(n, window) for n in shape)), array.dtype)
+    padded[:, : shape[0], : shape[1]] = array
+    corners = [(r, c) for r in plan.starts(shape[0]) for c in plan.starts(shape[1])]
+    expected = _mean(run(padded, corners)[:, : shape[0], : shape[1]])
+
+    assert tiled.chunks == chunks
+    np.testing.assert_array_equal(tiled.compute(), expected)
+    np.testing.assert_array_equal(overlap_add_serial(array, plan, run, _mean), expected)
+
+
+def test_overlap_add_runs_each_window_once():
+    seen = []
+
+    def run(patch, corners):
+        seen.extend(int(patch[0, r, c]) for r, c in corners)
+        return np.ones((1, *patch.shape[-2:]), np.int64)
+
+    array = np.arange(100 * 90).reshape(1, 100, 90)
+    plan = WindowPlan(32, 16)
+    source = da.from_array(array, chunks=(1, 37, 41))
+    overlap_add(source, plan, run, lambda sums: sums[0], name="test", dtype=int).compute()
+    assert sorted(seen) == sorted(int(array[0, r, c]) for r in plan.starts(100) for c in plan.starts(90))
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 9, 16, 17, 31])
+def test_windows_cover_every_pixel_and_stay_inside(size):
+    starts = WindowPlan(8, 3).starts(size)
+    covered = {p for s in starts for p in range(s, s + 8)}
+    assert set(range(size)) <= covered
+    assert starts == sorted(set(starts))
+    assert size < 8 or max(starts) + 8 == size
+
+
+def test_a_stride_wider_than_the_window_is_refused():
+    with pytest.raises(ValueError, match="stride must lie in"):
+        WindowPlan(4, 5)
