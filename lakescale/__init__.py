@@ -9,8 +9,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "evidence.color": ["color_mask", "index_mask", "water_index"],
         "grid": ["Grid"],
-        "polygons": ["PolygonRules", "polygonize"],
+        "polygons": ["polygonize"],
         "regions": ["fill_holes", "label_regions"],
+        "rules": ["PolygonRules"],
         "scene": ["open_scene", "seen_mask"],
         "schema": ["InputError", "LakescaleError", "RunError"],
     },

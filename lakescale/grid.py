@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
@@ -17,6 +16,7 @@ from lakescale.schema import InputError, X, Y
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    import xarray as xr
     from pyproj import CRS
 
 _CENTRE_TOLERANCE_PX = 1e-3
@@ -73,7 +73,7 @@ class Grid:
         """The CRS, as pyproj knows it."""
         import pyproj  # noqa: PLC0415  (odc-geo's CRS wraps it; a tenth of a second that most calls do not need)
 
-        return pyproj.CRS.from_user_input(self.geobox.crs.to_wkt())
+        return pyproj.CRS.from_wkt(str(self.geobox.crs and self.geobox.crs.to_wkt()))
 
     @property
     def bounds_xyxy(self) -> tuple[float, float, float, float]:
@@ -99,7 +99,7 @@ class Grid:
 
     def coords(self) -> dict[Hashable, xr.DataArray]:
         """Coordinates ``y``, ``x`` (pixel centres) and ``spatial_ref`` (CF, with GeoTransform) for xarray."""
-        return dict(xr_coords(self.geobox))
+        return dict(xr_coords(self.geobox, dims=(Y, X)))
 
     def centres_xy(self, rows: slice, cols: slice) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Map coordinates of pixel centres, two float64 arrays ``(rows, cols)``.

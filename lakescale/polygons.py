@@ -6,10 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
-import dask_geopandas
+import dask_geopandas  # noqa: TC002  (importing it teaches dask what a GeoDataFrame is)
 import geopandas as gpd
 import numpy as np
 import shapely
+from dask.highlevelgraph import HighLevelGraph
 from pyproj import Transformer
 
 from lakescale.chunks import Blocks, Stitch, gather, map_blocks, plan_blocks, stitch, to_frame
@@ -70,13 +71,15 @@ def polygonize(
     finish = partial(_finish, grid=grid, min_area_m2=min_area_m2, min_area_3857_m2=min_area_3857_m2)
     pieces = stitch(Blocks.of(array), OUTLINE)
     inside = map_blocks(pieces, "polygons", partial(_finish_inside, finish=finish))
-    count = -(-len(pieces.indices) // _BLOCKS_PER_SHARED_PARTITION) if len(pieces.indices) > 1 else 0
-    crossing = Stitch(
-        "polygons-shared", _shared_pieces, partial(_route, count=count), partial(_dissolve, finish=finish)
-    )
-    graph, shared_keys = gather(pieces, crossing, count)
-    keys = [(inside.name, *index) for index in inside.indices] + shared_keys
-    frame: dask_geopandas.GeoDataFrame = to_frame(_union(graph, inside), keys, finish(_Pieces.empty()), "polygonize")
+    keys, graph, count = [(inside.name, *index) for index in inside.indices], inside.graph, 0
+    if len(keys) > 1:
+        count = -(-len(keys) // _BLOCKS_PER_SHARED_PARTITION)
+        crossing = Stitch(
+            "polygons-shared", _shared_pieces, partial(_route, count=count), partial(_dissolve, finish=finish)
+        )
+        shared_graph, shared_keys = gather(pieces, crossing, count)
+        keys, graph = keys + shared_keys, HighLevelGraph.merge(graph, shared_graph)
+    frame: dask_geopandas.GeoDataFrame = to_frame(graph, keys, finish(_Pieces.empty()), "polygonize")
     frame.spatial_partitions = _partition_bounds(grid, array.chunks, count)
     return frame
 
@@ -264,10 +267,6 @@ def _finish(pieces: _Pieces, *, grid: Grid, min_area_m2: float, min_area_3857_m2
     if min_area_3857_m2 > 0:
         frame = frame[areas_3857_m2(frame.geometry) >= min_area_3857_m2]
     return frame
-
-
-def _union(graph: Any, blocks: Blocks) -> Any:
-    return type(graph)({**graph.layers, **blocks.graph.layers}, {**graph.dependencies, **blocks.graph.dependencies})
 
 
 def _partition_bounds(grid: Grid, chunks: Any, shared: int) -> gpd.GeoSeries:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
 import numpy as np
-import xarray as xr
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -16,6 +15,7 @@ from lakescale.kernels.components import Parts, border_parts, find_parts, paint
 from lakescale.schema import InputError, X, Y
 
 if TYPE_CHECKING:
+    import xarray as xr
     from numpy.typing import NDArray
 
     from lakescale.chunks import Place

@@ -46,7 +46,7 @@ class PolygonRules:
     """A region whose minimum rotated rectangle is more than this many times as long as wide is a stream; 0 for off."""
     neck_px: int = 5
     """A part too narrow to hold a square of this many pixels may be cut; 0 for off."""
-    neck_rule: Literal["bridges", "streams"] = "bridges"
+    neck_rule: Literal["bridges", "streams"] = "streams"
     """Which narrow parts are cut: those that join two wider parts, and streams (``bridges``); or those that are streams
     themselves (``streams``, the Cup's seed)."""
 
@@ -154,7 +154,7 @@ def cut_necks(mask: xr.DataArray, rules: PolygonRules) -> xr.DataArray:
 
 
 _NECK = np.dtype([("narrow", np.int64), ("wide", bool), ("low", np.int64), ("high", np.int64)])
-"""Per pixel: id of the narrow part, whether it is wide, lowest and highest id of the wide parts next to it (0: none)."""
+"""Per pixel: id of the narrow part, whether it is wide, lowest and highest id of wide parts beside it (0: none)."""
 
 
 def _neighbours(narrow: NDArray[np.integer[Any]], body: NDArray[np.integer[Any]]) -> NDArray[Any]:

@@ -20,35 +20,13 @@ import psutil
 import pytest
 import xarray as xr
 from distributed import LocalCluster, get_worker
+from schedulers import dask_command, scheduler_process
 
 from lakescale import cluster
 from lakescale.cluster import compute, describe, open_cluster
 from lakescale.schema import InputError, RunError
 
 KINDS = "local", "threads", "scheduler"
-DASK = str(Path(sys.executable).parent / "dask")
-
-
-@contextmanager
-def dask_command(folder, *arguments):
-    with (folder / f"{arguments[0]}-{time.monotonic_ns()}.log").open("w") as said:
-        process = subprocess.Popen([DASK, *arguments], stdout=said, stderr=said, cwd=Path(__file__).parents[1])
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-@contextmanager
-def scheduler_process(folder):
-    told = folder / "scheduler.json"
-    options = "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(told)
-    with dask_command(folder, "scheduler", *options) as process:
-        while not told.exists():
-            assert process.poll() is None
-            time.sleep(0.05)
-        yield pd.read_json(told, typ="series")["address"]
 
 
 @pytest.fixture(scope="module")

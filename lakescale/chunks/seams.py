@@ -73,7 +73,7 @@ class PackedBits(NamedTuple):
         used = int(np.bitwise_or.reduce(flags, axis=None))
         planes = {bit: np.packbits(flags & bit) for bit in _BITS if used & bit}
         # a mask of lakes shrinks a hundredfold, in less time than it takes to look at its pixels once
-        return cls({bit: zlib.compress(plane, 1) for bit, plane in planes.items()}, flags.shape, block.dtype)
+        return cls({bit: zlib.compress(plane.tobytes(), 1) for bit, plane in planes.items()}, flags.shape, block.dtype)
 
     def unpack(self) -> NDArray[Any]:
         """Give the block back."""

@@ -99,7 +99,7 @@ def _at_least(axis: tuple[int, ...], depth: int) -> tuple[int, ...]:
 def _trimmed(
     kernel: Callable[..., NDArray[Any]],
     depth: int,
-    numblocks: tuple[int, int],
+    numblocks: tuple[int, ...],
     options: dict[str, Any],
     *blocks: NDArray[Any],
     block_info: Any = None,

@@ -83,12 +83,12 @@ def color_mask(
     """
     flags = _flagged(scene, ranges, region)
     grown = _tiles(_grow_water, flags, depth=gaussian_reach_px(grow_sigma_px), step="grow", sigma_px=grow_sigma_px)
-    holes = stitch(grown, hole_stitch(flag=_GROWN, mark=_HOLE)).to_array(np.uint8)
+    holes = stitch(grown, hole_stitch(flag=int(_GROWN), mark=int(_HOLE))).to_array(np.uint8)
     closed = _tiles(_close, holes, depth=gaussian_reach_px(hole_sigma_px), step="close", sigma_px=hole_sigma_px)
-    filled = stitch(closed, hole_stitch(flag=_WATER, mark=_WATER)).to_array(np.uint8)
+    filled = stitch(closed, hole_stitch(flag=int(_WATER), mark=int(_WATER))).to_array(np.uint8)
     openings, reach = tuple(openings_yx), _opening_reach_px(openings_yx)
     opened = _tiles(_open, filled, depth=reach, step="open", openings_yx=openings, centred=centred)
-    water = stitch(opened, hole_stitch(flag=_WATER, mark=_WATER)).to_array(np.uint8)
+    water = stitch(opened, hole_stitch(flag=int(_WATER), mark=int(_WATER))).to_array(np.uint8)
     return _like(scene, _tiles(_allowed_water, water, depth=0, step="mask", dtype=bool)).rename(COLOR)
 
 
@@ -138,7 +138,7 @@ def index_mask(scene: xr.DataArray, *, threshold: float = NDWI_ICE_THRESHOLD) ->
     return water_index(scene) > np.float32(threshold)
 
 
-_WATER, _REGION, _ALLOWED, _GROWN, _HOLE = 1, 2, 4, 8, 16
+_WATER, _REGION, _ALLOWED, _GROWN, _HOLE = (np.uint8(1 << k) for k in range(5))
 """Flags of a pixel on its way through `color_mask`. They travel together, so that between two passes nothing waits in
 memory but their packed bits."""
 

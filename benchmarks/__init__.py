@@ -1,0 +1,1 @@
+"""Speed and memory of lakescale beside named peers; see README.md."""

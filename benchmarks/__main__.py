@@ -1,0 +1,87 @@
+"""Run every race once and print the tables of README.md: ``python -m benchmarks [color polygonize label memory]``."""
+
+from __future__ import annotations
+
+import sys
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import scenes
+from benchmarks.color_mask import ColorMask
+from benchmarks.label_regions import LabelRegions, LabelTasks
+from benchmarks.polygonize import Polygonize
+from benchmarks.worker_memory import measure_peak_mb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+
+def print_races(benchmark: Any) -> None:
+    """Print the races of one class, a line for each set of parameters."""
+    _print_head(*benchmark.param_names, "ours, s", "peer, s", "ratio", "lowest and highest")
+    for chosen, race in _run(benchmark, benchmark.race):
+        ours, peer = (_spread(seconds, 2) for seconds in (race.ours_s, race.peer_s))
+        _print_row(*chosen, ours, peer, f"**{race.ratio:.2f}**", f"{min(race.ratios):.2f} to {max(race.ratios):.2f}")
+
+
+def print_tasks() -> None:
+    """Print tasks a chunk, ours and dask-image's."""
+    tasks = LabelTasks()
+    _print_head("chunks", "ours", "dask-image")
+    ours = dict(_run(tasks, tasks.track_tasks_a_chunk))
+    theirs = dict(_run(tasks, tasks.track_tasks_a_chunk_dask_image))
+    for chunks, count in ours.items():
+        _print_row(*chunks, f"{count:.2f}", f"{theirs[chunks]:.2f}" if chunks in theirs else "skipped")
+
+
+def print_memory(repeats: int = 3) -> None:
+    """Print peaks of a worker at one chunk, at the size and at twice the size."""
+    _print_head("size", "peak, MB")
+    for size in (scenes.CHUNK, scenes.SIZE, 2 * scenes.SIZE):
+        _print_row(size, _spread([measure_peak_mb(size) for _ in range(repeats)], 0))
+
+
+TABLES: dict[str, Callable[[], None]] = {
+    "color": lambda: print_races(ColorMask()),
+    "polygonize": lambda: print_races(Polygonize()),
+    "label": lambda: (print_tasks(), print_races(LabelRegions()))[0],
+    "memory": print_memory,
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Print the tables named, or all."""
+    for name in names or TABLES:
+        sys.stdout.write(f"\n{name}, {scenes.SIZE} x {scenes.SIZE}\n\n")
+        TABLES[name]()
+
+
+def _run(benchmark: Any, measure: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    params = benchmark.params if len(benchmark.param_names) > 1 else (benchmark.params,)
+    for chosen in product(*params):
+        try:
+            benchmark.setup(*chosen)
+            yield chosen, measure(*chosen)
+        except NotImplementedError:
+            continue
+        finally:
+            getattr(benchmark, "teardown", lambda *_: None)(*chosen)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    ordered = sorted(values)
+    return f"{ordered[len(ordered) // 2]:.{digits}f} ({ordered[0]:.{digits}f} to {ordered[-1]:.{digits}f})"
+
+
+def _print_head(*cells: str) -> None:
+    _print_row(*(cell.replace("_", " ") for cell in cells))
+    _print_row(*("---" for _ in cells))
+
+
+def _print_row(*cells: Any) -> None:
+    sys.stdout.write(f"| {' | '.join(str(cell) for cell in cells)} |\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,150 @@
+"""Areas drawn as vectors: ice outlines, areas of interest, excludes; read in any CRS, checked, brought to a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import shapely
+import xarray as xr
+
+from lakescale.schema import InputError, X, Y
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lakescale.chunks import Chunks
+    from lakescale.grid import Grid
+
+_LONGEST_EDGE = {True: 2_000.0, False: 0.02}
+"""Longest straight edge that is taken to another CRS in one piece: metres, or degrees."""
+_POINTWISE_PX = 64
+
+
+def read_areas(source: str | Path, grid: Grid, *, what: str) -> gpd.GeoDataFrame:
+    """Read polygons from a vector file and bring them to a grid's CRS, cut to the grid's bounds.
+
+    Parameters
+    ----------
+    source
+        Anything that GDAL reads as vectors (GeoPackage, Shapefile, GeoJSON, ...), in any CRS.
+    grid
+        The grid they are meant for.
+    what
+        What the polygons are, for messages: "ice outline", ...
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        Polygons in the grid's CRS, one column ``geometry``; edges longer than 2 km are cut before they are transformed.
+
+    Raises
+    ------
+    InputError
+        When the file is missing or unreadable, has no CRS or no polygons, holds invalid ones, or misses the grid.
+    """
+    frame = _read(source, what)
+    _refuse_unusable(frame, str(source), what)
+    fine = shapely.segmentize(frame.geometry.values, _LONGEST_EDGE[frame.crs.is_projected])
+    moved = shapely.make_valid(gpd.GeoSeries(fine, crs=frame.crs).to_crs(grid.crs).values)
+    inside = shapely.intersection(moved, shapely.box(*grid.bounds_xyxy))
+    inside = inside[shapely.area(inside) > 0]
+    if not len(inside):
+        there = ", ".join(f"{v:.6g}" for v in shapely.total_bounds(moved))
+        here = ", ".join(f"{v:.6g}" for v in grid.bounds_xyxy)
+        raise InputError(
+            f"the {what} misses the scene: it covers x and y from {there}, the scene {here}, in the scene's CRS",
+            str(source),
+            "check both CRSs, or give the polygons of this scene",
+        )
+    return gpd.GeoDataFrame(geometry=inside, crs=grid.crs)
+
+
+def area_mask(areas: gpd.GeoDataFrame, grid: Grid, *, chunks: Chunks, name: str) -> xr.DataArray:
+    """Tell which pixel centres lie inside polygons.
+
+    Each centre is asked for itself, so the answer does not depend on the chunks. Lazy.
+
+    Parameters
+    ----------
+    areas
+        Polygons in the grid's CRS.
+    grid
+        The grid.
+    chunks
+        Chunk sizes along y and x.
+    name
+        Name of the mask and of its tasks.
+
+    Returns
+    -------
+    xr.DataArray
+        Bool ``(y, x)``, True where the centre lies inside.
+    """
+    union = dask.delayed(shapely.union_all(areas.geometry.values), name=f"{name}-polygons-{dask.base.tokenize(areas)}")
+    data = da.map_blocks(
+        _inside_block, grid=grid, union=union, chunks=chunks, token=name, dtype=bool, meta=np.empty((0, 0), bool)
+    )
+    return xr.DataArray(data, dims=(Y, X), coords=grid.coords(), name=name)
+
+
+def _read(source: str | Path, what: str) -> gpd.GeoDataFrame:
+    if "://" not in str(source) and not Path(source).exists():
+        raise InputError(f"there is no such {what}", str(source), "check the path")
+    problem = ""
+    try:
+        return gpd.read_file(source, engine="pyogrio")
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, OSError) as error:
+        problem = str(error).strip().splitlines()[0]
+    raise InputError(f"the {what} cannot be read: {problem}", str(source), "give a GeoPackage, Shapefile or GeoJSON")
+
+
+def _refuse_unusable(frame: gpd.GeoDataFrame, source: str, what: str) -> None:
+    if not isinstance(frame, gpd.GeoDataFrame) or not len(frame):
+        raise InputError(f"the {what} holds no polygons", source, "give a layer of polygons")
+    if frame.crs is None:
+        raise InputError(f"the {what} has no CRS", source, "set it, for example: ogr2ogr -a_srs EPSG:3413 OUT IN")
+    geometry = frame.geometry.values
+    polygonal = np.isin(shapely.get_type_id(geometry), (3, 6))
+    if not polygonal.all():
+        row = int(np.argmin(polygonal))
+        kind = "nothing" if geometry[row] is None else geometry[row].geom_type
+        raise InputError(f"the {what} must hold polygons only, found {kind}", f"{source}, row {row}", "leave it out")
+    valid = shapely.is_valid(geometry)
+    if not valid.all():
+        row = int(np.argmin(valid))
+        raise InputError(
+            f"the {what} holds an invalid polygon: {shapely.is_valid_reason(geometry[row])}",
+            f"{source}, row {row} (one of {int((~valid).sum())})",
+            "repair it, for example: ogr2ogr -makevalid OUT IN",
+        )
+
+
+def _inside_block(*, grid: Grid, union: Any, block_info: Any = None) -> NDArray[np.bool_]:
+    (top, bottom), (left, right) = block_info[None]["array-location"]
+    x, y = grid.centres_xy(slice(top, bottom), slice(left, right))
+    shapely.prepare(union)
+    return _inside(union, x, y)
+
+
+def _inside(area: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Ask for each point; whole tiles at once where they lie clear of every edge."""
+    tile = shapely.box(x.min(), y.min(), x.max(), y.max()) if x.size else None
+    if tile is None or not shapely.intersects(area, tile):
+        return np.zeros(x.shape, bool)
+    if shapely.contains_properly(area, tile):
+        return np.ones(x.shape, bool)
+    height, width = x.shape
+    if max(height, width) <= _POINTWISE_PX:
+        return shapely.contains_xy(area, x, y)
+    out = np.empty(x.shape, bool)
+    axis_halves = [(slice(0, n // 2), slice(n // 2, n)) for n in (height, width)]
+    for rows in axis_halves[0]:
+        for cols in axis_halves[1]:
+            out[rows, cols] = _inside(area, x[rows, cols], y[rows, cols])
+    return out

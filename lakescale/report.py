@@ -1,0 +1,127 @@
+"""Pictures of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lakescale.schema import AREA_M2, BAND, BLUE, GREEN, LAKE_ID, RED, X, Y
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import geopandas as gpd
+    from numpy.typing import NDArray
+
+    from lakescale.grid import Grid
+
+_LARGEST_PX = 1600
+_KEPT_COLOR, _DROPPED_COLOR, _NOT_SEEN_GREY = "#ffd400", "#ff5a36", 0.35
+_NUMBERED = 60
+
+
+def overview(scene: xr.DataArray, seen: xr.DataArray) -> xr.DataArray:
+    """Thin a scene to at most 1600 pixels a side, as red, green and blue with NaN where not seen.
+
+    Green is the mean of red and blue where the scene has none. Lazy.
+
+    Parameters
+    ----------
+    scene
+        ``(band, y, x)`` with red and blue.
+    seen
+        Bool ``(y, x)``.
+
+    Returns
+    -------
+    xr.DataArray
+        float32 ``(band, y, x)``.
+    """
+    step = -(-max(scene.sizes[Y], scene.sizes[X]) // _LARGEST_PX)
+    thin = {Y: slice(None, None, step), X: slice(None, None, step)}
+    names = [str(name) for name in scene[BAND].values]
+    plane = {
+        name: scene.isel({BAND: names.index(name), **thin}, drop=True) for name in (RED, GREEN, BLUE) if name in names
+    }
+    plane = {name: values.astype(np.float32).where(seen.isel(thin)) for name, values in plane.items()}
+    green = plane.get(GREEN, (plane[RED] + plane[BLUE]) / 2)
+    return xr.concat([plane[RED], green, plane[BLUE]], BAND, coords="minimal", compat="override")
+
+
+def draw_quicklook(
+    path: Path, image: NDArray[np.float32], grid: Grid, lakes: gpd.GeoDataFrame, dropped: gpd.GeoDataFrame, title: str
+) -> None:
+    """Draw outlines over the image and write a PNG.
+
+    Parameters
+    ----------
+    path
+        The PNG to write.
+    image
+        From `overview`, computed: float32 ``(3, y, x)``, NaN where not seen.
+    grid
+        The scene's grid.
+    lakes, dropped
+        Polygons in the grid's CRS: lakes with a column ``lake_id``, and candidates that are no lakes.
+    title
+        A line above the picture.
+    """
+    left, bottom, right, top = grid.bounds_xyxy
+    figure = Figure(figsize=(10, 10 * (top - bottom) / (right - left) + 1.1), layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(_stretched(image), extent=(left, right, bottom, top), interpolation="nearest")
+    axes.add_collection(_outlines(dropped, _DROPPED_COLOR, 0.7))
+    axes.add_collection(_outlines(lakes, _KEPT_COLOR, 1.5))
+    _number(axes, lakes)
+    axes.set(title=title, xlabel=f"x, m ({grid.crs.to_string()[:40]})", ylabel="y, m", aspect="equal")
+    axes.ticklabel_format(useOffset=False, style="plain")
+    axes.legend(handles=_legend(len(lakes), len(dropped)), loc="upper right", framealpha=0.85)
+    figure.savefig(path, format="png", bbox_inches="tight")
+
+
+def _stretched(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretch each band from its 1st to its 99th percentile; grey where not seen."""
+    seen = np.isfinite(image).all(axis=0)
+    rgb = np.full((*image.shape[1:], 3), _NOT_SEEN_GREY, np.float32)
+    if seen.any():
+        low, high = np.percentile(image[:, seen], (1, 99), axis=1)
+        spread = np.where(high > low, high - low, 1)
+        rgb[seen] = np.clip((image[:, seen].T - low) / spread, 0, 1)
+    return rgb
+
+
+def _outlines(frame: gpd.GeoDataFrame, color: str, width: float) -> LineCollection:
+    rings = shapely.get_rings(shapely.get_parts(frame.geometry.values))
+    return LineCollection([shapely.get_coordinates(ring) for ring in rings], colors=color, linewidths=width)
+
+
+def _number(axes: Any, lakes: gpd.GeoDataFrame) -> None:
+    """Write the ids of the largest lakes beside them."""
+    for _, lake in lakes.nlargest(_NUMBERED, AREA_M2).iterrows():
+        vertices = shapely.get_coordinates(lake.geometry)
+        axes.annotate(
+            str(lake[LAKE_ID]),
+            vertices[vertices[:, 1].argmax()],
+            xytext=(0, 3),
+            textcoords="offset points",
+            color=_KEPT_COLOR,
+            fontsize=9,
+            weight="bold",
+            ha="center",
+        )
+
+
+def _legend(lakes: int, dropped: int) -> list[Line2D]:
+    return [
+        Line2D([], [], color=_KEPT_COLOR, lw=2, label=f"lakes ({lakes})"),
+        Line2D([], [], color=_DROPPED_COLOR, lw=1, label=f"candidates dropped, with a reason ({dropped})"),
+        Line2D([], [], color=str(_NOT_SEEN_GREY), lw=6, label="not seen"),
+    ]

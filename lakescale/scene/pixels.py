@@ -1,0 +1,133 @@
+"""Pixels on disk as a lazy stack of planes, read a window per chunk and all its bands in one task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import rasterio
+from dask.base import tokenize
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from lakescale.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+DATASET_MASK = 0
+"""In place of a band's index: the mask of the whole file (GDAL's, from inside the file or a .msk beside it)."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One plane of a stack: where it is read and, for stacks of float, what makes reflectance of its numbers."""
+
+    path: str
+    index: int
+    """The band (from 1), or `DATASET_MASK`."""
+    mask: int | None = None
+    """The band (from 1), or `DATASET_MASK`, that is 0 where there is no data."""
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An array ``(band, y, x)`` on disk, for `dask.array.from_array`; each read opens its files by itself."""
+
+    planes: tuple[Plane, ...]
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    ndim: int = 3
+
+    def __getitem__(self, key: tuple[Any, ...]) -> Any:
+        (bands, rows, cols), picks = zip(*map(_split_key, key, self.shape), strict=True)
+        out = np.empty((len(bands), len(rows), len(cols)), self.dtype)
+        if out.size:
+            window = Window(cols.start, rows.start, len(cols), len(rows))
+            pairs = zip(self.planes[bands.start : bands.stop], out, strict=True)
+            for path, group in groupby(pairs, key=lambda pair: pair[0].path):
+                _fill(list(group), path, window)
+        return out[picks]
+
+
+def lazy_stack(planes: list[Plane], shape: tuple[int, int], dtype: str, side: int) -> Any:
+    """Stack planes to a dask array ``(band, y, x)``: uint8 as stored, or float32 reflectance."""
+    reader = Reader(tuple(planes), (len(planes), *shape), np.dtype(dtype))
+    return da.from_array(
+        reader,
+        chunks=(len(planes), side, side),
+        name=f"read-scene-{tokenize(reader, [_fingerprint(plane.path) for plane in planes], side)}",
+        asarray=False,
+        lock=False,
+        inline_array=True,
+        meta=np.empty((0, 0, 0), reader.dtype),
+    )
+
+
+def read_window(path: str, indexes: Iterable[int], window: Window) -> dict[int, NDArray[Any]]:
+    """Read a window of some bands (from 1, or `DATASET_MASK`) of a file."""
+    try:
+        with rasterio.open(path) as raster:
+            return {
+                index: raster.read_masks(1, window=window)
+                if index == DATASET_MASK
+                else raster.read(index, window=window)
+                for index in indexes
+            }
+    except (RasterioError, OSError) as error:
+        failure = error.__cause__ or error
+    # raised out here: a cause or context of rasterio's would not survive pickling from a worker
+    (top, bottom), (left, right) = window.toranges()
+    raise InputError(
+        f"rows {top} to {bottom}, columns {left} to {right} cannot be read: {failure}", path,
+        f"the file is damaged or cut short: copy it again from its source (gdalinfo -checksum {path} tests it)",
+    )  # fmt: skip
+
+
+def _split_key(key: Any, size: int) -> tuple[range, Any]:
+    """Split a slice or a number into the range to read, and the key that picks from what was read."""
+    picked = range(size)[key]
+    if isinstance(picked, int):
+        return range(picked, picked + 1), 0
+    if not picked:
+        return range(0), slice(None)
+    return range(min(picked), max(picked) + 1), slice(None, None, picked.step)
+
+
+def _fill(pairs: list[tuple[Plane, NDArray[Any]]], path: str, window: Window) -> None:
+    """Read the planes of one file into their places in the stack."""
+    wanted = {index for plane, _ in pairs for index in (plane.index, plane.mask) if index is not None}
+    stored = read_window(path, sorted(wanted), window)
+    for plane, out in pairs:
+        mask = None if plane.mask is None else stored[plane.mask]
+        out[...] = _reflectance(stored[plane.index], mask, plane) if out.dtype.kind == "f" else stored[plane.index]
+
+
+def _reflectance(dn: NDArray[Any], mask: NDArray[Any] | None, plane: Plane) -> NDArray[np.float32]:
+    """Turn stored numbers into reflectance: float32, NaN where there is no data."""
+    missing = np.zeros(dn.shape, bool) if mask is None else mask == 0
+    for value in plane.nodata:
+        missing |= dn == value
+    with np.errstate(over="ignore"):  # nodata of float64 may not fit
+        values = dn.astype(np.float32)
+    values *= np.float32(plane.scale)
+    values += np.float32(plane.offset)
+    values[missing] = np.nan
+    return values
+
+
+def _fingerprint(path: str) -> tuple[int, int]:
+    try:
+        stat = Path(path).stat()
+    except OSError:  # a URL
+        return (0, 0)
+    return stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,135 @@
+"""Every benchmark once, small: it runs, and ours and the peer agree. Speed is no test."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_color import seed_color_mask
+
+SIZE = 512
+BENCHMARKS = [
+    ("color_mask", "ColorMask"),
+    ("polygonize", "Polygonize"),
+    ("label_regions", "LabelTasks"),
+    ("label_regions", "LabelRegions"),
+    ("worker_memory", "WorkerMemory"),
+    ("worker_memory", "WorkerMemoryGrowth"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_scenes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAKESCALE_BENCH_SIZE", str(SIZE))
+        patch.syspath_prepend(Path(__file__).parents[1])  # worker processes get this path too
+        assert load("scenes").SIZE == SIZE
+        yield
+
+
+def load(module):
+    return importlib.import_module(f"benchmarks.{module}")
+
+
+def parameter_sets(benchmark):
+    params = getattr(benchmark, "params", ())
+    return product(*(params if len(getattr(benchmark, "param_names", ())) != 1 else (params,)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "name"), BENCHMARKS)
+def test_benchmark_runs_and_agrees_with_its_peer(module, name):
+    benchmark = getattr(load(module), name)()
+    tracks = [attribute for attribute in dir(benchmark) if attribute.startswith("track_")]
+    assert tracks
+    for chosen in parameter_sets(benchmark):
+        try:
+            getattr(benchmark, "setup", lambda *_: None)(*chosen)
+        except NotImplementedError:  # a peer that is not installed
+            continue
+        try:
+            for track in tracks:
+                assert_positive(getattr(benchmark, track), chosen)
+        finally:
+            getattr(benchmark, "teardown", lambda *_: None)(*chosen)
+
+
+def assert_positive(track, chosen):
+    try:
+        figure = track(*chosen)
+    except NotImplementedError:
+        return
+    assert math.isfinite(figure)
+    assert figure > 0
+
+
+def test_every_benchmark_is_tested():
+    modules = [path.stem for path in Path(load("scenes").__file__).parent.glob("*.py") if path.stem != "__main__"]
+    found = {
+        (module, name)
+        for module in modules
+        if not module.startswith("__")
+        for name, item in vars(load(module)).items()
+        if isinstance(item, type) and any(attribute.startswith("track_") for attribute in dir(item))
+    }
+    assert found == set(BENCHMARKS)
+
+
+def test_label_regions_has_at_most_12_tasks_a_chunk_at_any_number_of_chunks():
+    tasks = load("label_regions").LabelTasks()
+    for chunks in tasks.params:
+        tasks.setup(chunks)
+        assert tasks.track_tasks_a_chunk(chunks) <= 12
+
+
+def test_a_race_of_two_different_answers_is_refused():
+    with pytest.raises(RuntimeError, match="ours gave 1, the peer 2"):
+        load("races").race(lambda: 1, lambda: 2)
+
+
+def test_a_race_gives_the_median_of_its_rounds():
+    race = load("races").Race(ours_s=(1.0, 2.0, 4.0), peer_s=(3.0, 2.0, 8.0))
+    assert race.ratios == (3.0, 1.0, 2.0)
+    assert race.ratio == 2.0
+
+
+@settings(max_examples=20)
+@given(st.tuples(*[st.integers(0, 1400)] * 2), st.tuples(*[st.integers(1, 200)] * 2))
+def test_scenes_do_not_depend_on_the_block(corner, shape):
+    scenes = load("scenes")
+    block = scenes.draw_lakes(*corner, *shape)
+    whole = scenes.draw_lakes(0, 0, 1600, 1600)
+    row_col = tuple(slice(start, start + n) for start, n in zip(corner, shape, strict=True))
+    np.testing.assert_array_equal(block, whole[row_col])
+    rgb = scenes.paint_rgb(whole, 0, 0)
+    np.testing.assert_array_equal(scenes.paint_rgb(block, *corner), rgb[:, *row_col])
+
+
+def test_scenes_hold_two_percent_of_water_and_some_lids():
+    scenes = load("scenes")
+    lakes = scenes.draw_lakes(0, 0, 4096, 4096)
+    assert 0.015 < np.mean(lakes == scenes.WATER) < 0.03
+    assert 0.0005 < np.mean(lakes == scenes.LID) < 0.005
+
+
+def test_the_lazy_scene_is_the_written_one(tmp_path):
+    scenes = load("scenes")
+    pixels = scenes.write_rgb(tmp_path / "scene.tif", SIZE)
+    np.testing.assert_array_equal(scenes.lazy_rgb(SIZE, chunk=200).values, pixels.transpose(2, 0, 1))
+    mask = scenes.write_mask(tmp_path / "mask.zarr", SIZE)
+    np.testing.assert_array_equal(scenes.open_mask(tmp_path / "mask.zarr").values, mask)
+
+
+def test_the_peer_is_the_sequence_that_color_mask_is_tested_against():
+    scenes, peer = load("scenes"), load("color_mask")
+    rgb = scenes.paint_rgb(scenes.draw_lakes(0, 0, SIZE, SIZE), 0, 0)
+    pixels = np.ascontiguousarray(rgb.transpose(1, 2, 0))
+    expected = np.count_nonzero(seed_color_mask(rgb))
+    assert peer.seed_water_px(pixels, peer.ndimage.binary_fill_holes) == expected
+    assert peer.seed_water_px(pixels, peer.flood_fill_holes) == expected
