@@ -6,11 +6,7 @@ import sys
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import scenes
-from benchmarks.color_mask import ColorMask
-from benchmarks.label_regions import LabelRegions, LabelTasks
-from benchmarks.polygonize import Polygonize
-from benchmarks.worker_memory import measure_peak_mb
+from benchmarks import color_mask, label_regions, polygonize, scenes, worker_memory  # asv would list classes twice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +22,11 @@ def print_races(benchmark: Any) -> None:
 
 def print_tasks() -> None:
     """Print tasks a chunk, ours and dask-image's."""
-    tasks = LabelTasks()
     _print_head("chunks", "ours", "dask-image")
-    ours = dict(_run(tasks, tasks.track_tasks_a_chunk))
-    theirs = dict(_run(tasks, tasks.track_tasks_a_chunk_dask_image))
+    ours, theirs = (
+        dict(_run(made, made.track_tasks_a_chunk))
+        for made in (label_regions.LabelTasks(), label_regions.LabelTasksDaskImage())
+    )
     for chunks, count in ours.items():
         _print_row(*chunks, f"{count:.2f}", f"{theirs[chunks]:.2f}" if chunks in theirs else "skipped")
 
@@ -38,13 +35,13 @@ def print_memory(repeats: int = 3) -> None:
     """Print peaks of a worker at one chunk, at the size and at twice the size."""
     _print_head("size", "peak, MB")
     for size in (scenes.CHUNK, scenes.SIZE, 2 * scenes.SIZE):
-        _print_row(size, _spread([measure_peak_mb(size) for _ in range(repeats)], 0))
+        _print_row(size, _spread([worker_memory.measure_peak_mb(size) for _ in range(repeats)], 0))
 
 
 TABLES: dict[str, Callable[[], None]] = {
-    "color": lambda: print_races(ColorMask()),
-    "polygonize": lambda: print_races(Polygonize()),
-    "label": lambda: (print_tasks(), print_races(LabelRegions()))[0],
+    "color": lambda: print_races(color_mask.ColorMask()),
+    "polygonize": lambda: print_races(polygonize.Polygonize()),
+    "label": lambda: (print_tasks(), print_races(label_regions.LabelRegions()))[0],
     "memory": print_memory,
 }
 
@@ -52,7 +49,7 @@ TABLES: dict[str, Callable[[], None]] = {
 def main(names: Sequence[str]) -> None:
     """Print the tables named, or all."""
     for name in names or TABLES:
-        sys.stdout.write(f"\n{name}, {scenes.SIZE} x {scenes.SIZE}\n\n")
+        sys.stdout.write(f"\n{name}, {scenes.SIZE} x {scenes.SIZE}\n")
         TABLES[name]()
 
 
@@ -74,6 +71,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def _print_head(*cells: str) -> None:
+    sys.stdout.write("\n")
     _print_row(*(cell.replace("_", " ") for cell in cells))
     _print_row(*("---" for _ in cells))
 

@@ -160,6 +160,19 @@ def describe(client: Client) -> dict[str, int | str]:
     }
 
 
+def _worker_environment() -> dict[str, Any]:
+    """Let workers keep freed blocks for the next ones.
+
+    Dask has them hand every freed block back to the kernel, which then clears each page of the next one: the kernels of
+    this package took 2 to 8 times as long. What a worker keeps is bounded by the trim threshold.
+    """
+    return {
+        **dask.config.get("distributed.nanny.pre-spawn-environ", {}),
+        "MALLOC_TRIM_THRESHOLD_": 256 * 2**20,
+        "MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+    }
+
+
 def _start(opened: ExitStack, kind: str, workers: int | None, memory_limit: str | int | None, dashboard: str) -> Client:
     """Start a cluster on this machine that listens on loopback only."""
     number, processes = CPU_COUNT if workers is None else workers, kind == "local"
@@ -167,6 +180,7 @@ def _start(opened: ExitStack, kind: str, workers: int | None, memory_limit: str 
         raise InputError("a cluster needs a worker", f"workers={workers}", "give --workers 1 or more")
     page, link = _dashboard(dashboard)
     opened.enter_context(dask.config.set({"distributed.dashboard.link": link}))
+    opened.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": _worker_environment()}))
     try:
         cluster = LocalCluster(
             n_workers=number if processes else 1,

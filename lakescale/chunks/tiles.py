@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
 import numpy as np
+from dask._task_spec import List, Task, TaskRef
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 
 from lakescale.chunks.plan import plan_tiles, rechunk_yx
 
@@ -50,21 +53,19 @@ def map_tiles(
     chunks = arrays[0].chunks[-2:]
     wide = tuple(_at_least(axis, depth) for axis in chunks)
     blocks = [rechunk_yx(array, wide) for array in arrays]
-    axes = {-2: depth, -1: depth}
-    result = da.map_overlap(
-        partial(_trimmed, kernel, depth, tuple(len(axis) for axis in wide), options or {}),
-        *blocks,
-        depth=[{a.ndim + k: d if a.numblocks[k] > 1 else 0 for k, d in axes.items()} for a in blocks],
-        boundary="none",
-        trim=False,
-        allow_rechunk=False,
-        token=name,
-        dtype=dtype,
-        meta=np.empty((0, 0), dtype),
-        chunks=wide,
-        drop_axis=list(range(max(a.ndim for a in blocks) - 2)),
-    )
-    return result.rechunk(chunks)
+    token = tokenize(kernel, [array.name for array in blocks], depth, options)
+    edges, name = f"{name}-edges-{token}", f"{name}-{token}"
+    rows, cols = (range(len(axis)) for axis in wide)
+    tasks = {}
+    for i, j in product(rows, cols):
+        own = [TaskRef((array.name, *(0,) * (array.ndim - 2), i, j)) for array in blocks]
+        around = [(y, x) for y, x in _AROUND if depth and i + y in rows and j + x in cols]
+        if around:
+            tasks[edges, i, j] = Task((edges, i, j), _cut_edges, List(*own), depth)
+        beside = List(*(List(y, x, TaskRef((edges, i + y, j + x))) for y, x in around))
+        tasks[name, i, j] = Task((name, i, j), _run_tile, kernel, options or {}, depth, List(*own), beside)
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=blocks)
+    return da.Array(graph, name, wide, dtype=dtype, meta=np.empty((0, 0), dtype)).rechunk(chunks)
 
 
 def map_tiles_serial(
@@ -96,18 +97,51 @@ def _at_least(axis: tuple[int, ...], depth: int) -> tuple[int, ...]:
     return tuple(merged)
 
 
-def _trimmed(
+_AROUND = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
+
+
+class _Edges(NamedTuple):
+    """What the neighbours of a block need of it: its outermost pixels, ``depth`` deep."""
+
+    top: NDArray[Any]
+    bottom: NDArray[Any]
+    left: NDArray[Any]
+    right: NDArray[Any]
+
+    def facing(self, y: int, x: int, depth: int) -> NDArray[Any]:
+        """Give the pixels that face a block from which this one lies ``y`` blocks down and ``x`` to the right."""
+        strip = self.bottom if y < 0 else self.top
+        if y == 0:
+            return self.right if x < 0 else self.left
+        if x == 0:
+            return strip
+        return strip[..., -depth:] if x < 0 else strip[..., :depth]
+
+
+def _cut_edges(blocks: list[NDArray[Any]], depth: int) -> list[_Edges]:
+    cuts = ((slice(None, depth), slice(None)), (slice(-depth, None), slice(None)))
+    cuts += tuple((cols, rows) for rows, cols in cuts)
+    return [_Edges(*(block[..., *cut].copy() for cut in cuts)) for block in blocks]  # a view keeps the block alive
+
+
+def _run_tile(
     kernel: Callable[..., NDArray[Any]],
-    depth: int,
-    numblocks: tuple[int, ...],
     options: dict[str, Any],
-    *blocks: NDArray[Any],
-    block_info: Any = None,
+    depth: int,
+    blocks: list[NDArray[Any]],
+    beside: list[tuple[int, int, list[_Edges]]],
 ) -> NDArray[Any]:
-    result = kernel(*blocks, **options)
-    location = block_info[None]["chunk-location"]
-    before = [depth if i > 0 else 0 for i in location]
-    after = [depth if i < n - 1 else 0 for i, n in zip(location, numblocks, strict=True)]
-    (top, left), (bottom, right) = before, after
-    height, width = result.shape
-    return np.ascontiguousarray(result[top : height - bottom, left : width - right])
+    height, width = blocks[0].shape[-2:]
+    top, bottom = (depth * any(y == side for y, _, _ in beside) for side in (-1, 1))
+    left, right = (depth * any(x == side for _, x, _ in beside) for side in (-1, 1))
+    spans_y = {-1: slice(0, top), 0: slice(top, top + height), 1: slice(top + height, top + height + bottom)}
+    spans_x = {-1: slice(0, left), 0: slice(left, left + width), 1: slice(left + width, left + width + right)}
+    framed = []
+    for k, block in enumerate(blocks):
+        pixels = np.empty((*block.shape[:-2], top + height + bottom, left + width + right), block.dtype)
+        pixels[..., spans_y[0], spans_x[0]] = block
+        for y, x, edges in beside:
+            pixels[..., spans_y[y], spans_x[x]] = edges[k].facing(y, x, depth)
+        framed.append(pixels)
+    result = kernel(*(framed if beside else blocks), **options)
+    return np.ascontiguousarray(result[spans_y[0], spans_x[0]])

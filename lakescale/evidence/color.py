@@ -113,9 +113,11 @@ def water_index(scene: xr.DataArray) -> xr.DataArray:
     InputError
         When red or blue is missing.
     """
-    blue, red = (_band(scene, name) for name in (BLUE, RED))
+    planes = _plane(scene, BLUE), _plane(scene, RED)
+    bands = _raster(scene.transpose(BAND, Y, X))
     seen = _raster(seen_mask(scene))
-    index = map_tiles(_ndwi_ice, blue, red, seen, depth=0, name="water-index", dtype=np.float32)
+    options = {"planes": planes}
+    index = map_tiles(_ndwi_ice, bands, seen, depth=0, name="water-index", dtype=np.float32, options=options)
     return _like(scene, index).rename(INDEX)
 
 
@@ -150,21 +152,22 @@ def _flagged(scene: xr.DataArray, ranges: Sequence[ColorRange], region: xr.DataA
             _name(scene),
             "use index_mask for reflectance, or stretch the scene to uint8 as for display",
         )
-    rgb = da.stack([_band(scene, name) for name in (RED, GREEN, BLUE)])
-    layers = [rgb, _raster(seen_mask(scene)), *_region_layer(rgb, region)]
+    planes = tuple(_plane(scene, name) for name in (RED, GREEN, BLUE))
+    bands = _raster(scene.transpose(BAND, Y, X))
+    layers = [bands, _raster(seen_mask(scene)), *_region_layer(bands, region)]
     tables = range_tables(_checked_ranges(ranges))
-    return _tiles(_threshold, *layers, depth=0, step="threshold", tables=tables)
+    return _tiles(_threshold, *layers, depth=0, step="threshold", tables=tables, planes=planes)
 
 
-def _band(scene: xr.DataArray, name: str) -> da.Array:
-    names = [str(b) for b in scene[BAND].values] if BAND in scene.coords else []
+def _plane(scene: xr.DataArray, name: str) -> int:
+    names = [str(band) for band in scene[BAND].values] if BAND in scene.coords else []
     if name not in names:
         raise InputError(
             f"the scene has no band {name!r}, only {', '.join(names) or 'unnamed ones'}",
             _name(scene),
             "name its bands with open_scene(..., bands=[...])",
         )
-    return _raster(scene.isel({BAND: names.index(name)}))
+    return names.index(name)
 
 
 def _raster(array: xr.DataArray) -> da.Array:
@@ -203,15 +206,20 @@ def _tiles(kernel: Any, *arrays: da.Array, depth: int, step: str, dtype: Any = n
 
 
 def _threshold(
-    rgb: NDArray[np.uint8],
+    bands: NDArray[np.uint8],
     seen: NDArray[np.bool_],
     region: NDArray[np.bool_] | None = None,
     *,
     tables: NDArray[np.uint64],
+    planes: tuple[int, int, int],
 ) -> NDArray[np.uint8]:
     inside = np.ones(seen.shape, bool) if region is None else region
     allowed = seen & inside
-    layers = ((_WATER, in_any_range(rgb, tables) & allowed), (_REGION, inside), (_ALLOWED, allowed))
+    layers = (
+        (_WATER, in_any_range(*(bands[k] for k in planes), tables) & allowed),
+        (_REGION, inside),
+        (_ALLOWED, allowed),
+    )
     return np.bitwise_or.reduce([flag * layer.view(np.uint8) for flag, layer in layers])
 
 
@@ -235,8 +243,8 @@ def _allowed_water(flags: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return (flags & (_WATER | _ALLOWED)) == (_WATER | _ALLOWED)
 
 
-def _ndwi_ice(blue: NDArray[Any], red: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
-    blue, red = blue.astype(np.float32), red.astype(np.float32)
+def _ndwi_ice(bands: NDArray[Any], seen: NDArray[np.bool_], *, planes: tuple[int, int]) -> NDArray[np.float32]:
+    blue, red = (bands[k].astype(np.float32) for k in planes)
     total = blue + red
     index = np.full(total.shape, np.nan, np.float32)
     np.divide(blue - red, total, out=index, where=seen & (total > 0))

@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 _TRUNCATE = 4.0  # scipy's default: the kernel reaches 4 sigma
 
 
-def in_any_range(rgb: NDArray[np.uint8], tables: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def in_any_range(
+    red: NDArray[np.uint8], green: NDArray[np.uint8], blue: NDArray[np.uint8], tables: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
     """Tell which pixels lie in at least one color range.
 
     Parameters
     ----------
-    rgb
-        uint8 ``(3, y, x)``.
+    red, green, blue
+        uint8 ``(y, x)``.
     tables
         From `range_tables`.
     """
-    return _in_any_range(np.ascontiguousarray(rgb), tables)
+    return _in_any_range(*(np.ascontiguousarray(band) for band in (red, green, blue)), tables)
 
 
 def range_tables(ranges: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
@@ -75,20 +77,27 @@ def open_rectangle(mask: NDArray[np.bool_], size_yx: tuple[int, int], *, centred
         return np.zeros(mask.shape, bool)
     out = np.ascontiguousarray(mask)
     spans = [(size // 2, size - 1 - size // 2) for size in size_yx]
-    for (before, after), slide in zip(spans, (_slide_columns, _slide_rows), strict=True):
-        out = slide(out, before, after, True)
-    for (before, after), slide in zip(spans, (_slide_columns, _slide_rows), strict=True):
-        out = slide(out, after, before, False) if centred else slide(out, before, after, False)
+    for erode in (True, False):
+        for axis, (before, after) in enumerate(spans):
+            window = (after, before) if centred and not erode else (before, after)
+            if before + after and axis == 0:
+                counter = np.uint8 if before + after < _MOST_IN_A_BYTE else np.int32
+                out = _slide_columns(out, *window, erode, np.zeros(out.shape[1], counter))
+            elif before + after:
+                out = _slide_rows(out, *window, erode)
     return out
 
 
+_MOST_IN_A_BYTE = 250
+
+
 @njit(nogil=True, cache=True)
-def _in_any_range(rgb, tables):
-    _, height, width = rgb.shape
+def _in_any_range(red, green, blue, tables):
+    height, width = red.shape
     out = np.empty((height, width), np.bool_)
     for i in range(height):
         for j in range(width):
-            out[i, j] = (tables[0, rgb[0, i, j]] & tables[1, rgb[1, i, j]] & tables[2, rgb[2, i, j]]) != 0
+            out[i, j] = (tables[0, red[i, j]] & tables[1, green[i, j]] & tables[2, blue[i, j]]) != 0
     return out
 
 
@@ -164,49 +173,50 @@ def _blur_rows(blurred, half):
 
 
 @njit(nogil=True, cache=True)
-def _slide_columns(mask, before, after, erode):
-    """Erode or dilate along y by the window [y - before, y + after]."""
+def _slide_columns(mask, before, after, erode, inside):
+    """Erode or dilate along y by the window [y - before, y + after]; ``inside`` counts, one zero a column."""
     height, width = mask.shape
     out = np.empty((height, width), np.bool_)
-    inside = np.zeros(width, np.int32)
+    one = inside.dtype.type(1)
     for i in range(-after, height):
         if i + after < height:
-            inside += mask[i + after]
-        elif erode:
-            inside += 1
-        if i >= 0:
             for j in range(width):
-                count = inside[j]
-                if erode:
-                    count += max(0, before - i)  # rows above the block count as mask
-                    out[i, j] = count >= before + after + 1
-                else:
-                    out[i, j] = count > 0
+                inside[j] += mask[i + after, j]
+        elif erode:
+            for j in range(width):
+                inside[j] += one
+        if i >= 0:
+            above = max(0, before - i) if erode else 0  # rows above the block count as mask
+            least = before + after + 1 - above if erode else 1
+            for j in range(width):
+                out[i, j] = inside[j] >= least
             if i - before >= 0:
-                inside -= mask[i - before]
+                for j in range(width):
+                    inside[j] -= mask[i - before, j]
     return out
 
 
 @njit(nogil=True, cache=True)
 def _slide_rows(mask, before, after, erode):
-    """Erode or dilate along x by the window [x - before, x + after]."""
+    """Erode or dilate along x by the window [x - before, x + after], run by run."""
     height, width = mask.shape
     out = np.zeros((height, width), np.bool_)
     for i in range(height):
-        row = mask[i]
-        if not row.any():
-            continue
-        inside = 0
-        for j in range(-after, width):
-            if j + after < width:
-                inside += row[j + after]
-            elif erode:
-                inside += 1
-            if j >= 0:
-                if erode:
-                    out[i, j] = inside + max(0, before - j) >= before + after + 1
-                else:
-                    out[i, j] = inside > 0
-                if j - before >= 0:
-                    inside -= row[j - before]
+        stop = 0
+        while stop < width:
+            start = stop
+            while start < width and not mask[i, start]:
+                start += 1
+            stop = start
+            while stop < width and mask[i, stop]:
+                stop += 1
+            if start == stop:
+                continue
+            if erode:  # beyond the block counts as mask
+                first = start + before if start > 0 else 0
+                last = stop - after if stop < width else width
+            else:
+                first, last = max(0, start - after), min(width, stop + before)
+            for j in range(first, last):
+                out[i, j] = True
     return out
