@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evidence.color": ["color_mask", "index_mask", "water_index"],
         "grid": ["Grid"],
         "polygons": ["polygonize"],
+        "regrid": ["regrid"],
         "regions": ["fill_holes", "label_regions"],
         "rules": ["PolygonRules"],
         "scene": ["open_scene", "seen_mask"],

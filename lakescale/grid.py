@@ -121,22 +121,27 @@ def _stored_transform(raster: xr.DataArray) -> Affine | None:
     if text is None or Y not in raster.coords or X not in raster.coords:
         return None
     transform = Affine.from_gdal(*(float(part) for part in str(text).split()))
-    for edge in (0, -1):
-        a, b, c, d, e, f = (~transform)[:6]
-        x, y = float(raster[X][edge]), float(raster[Y][edge])
-        col, row = a * x + b * y + c, d * x + e * y + f
-        want_col, want_row = (i % n + 0.5 for i, n in ((edge, raster.sizes[X]), (edge, raster.sizes[Y])))
-        if abs(col - want_col) > _CENTRE_TOLERANCE_PX or abs(row - want_row) > _CENTRE_TOLERANCE_PX:
-            return None
+    a, b, c, d, e, f = (~transform)[:6]
+    x, y = raster[X].to_numpy(), raster[Y].to_numpy()
+    cols, rows = np.arange(len(x)) + 0.5, np.arange(len(y)) + 0.5
+    off_x = np.abs(a * x + b * y[0] + c - cols) if len(y) else cols * 0
+    off_y = np.abs(d * x[0] + e * y + f - rows) if len(x) else rows * 0
+    if max(off_x.max(initial=0), off_y.max(initial=0)) > _CENTRE_TOLERANCE_PX:
+        return None
     return transform
 
 
 def _transform_from_coords(raster: xr.DataArray) -> Affine:
     geobox = raster.odc.geobox
-    if not isinstance(geobox, GeoBox):
+    if not isinstance(geobox, GeoBox) or not all(_is_even(raster[dim].to_numpy()) for dim in (X, Y)):
         raise InputError(
             "a raster whose x and y coordinates are missing or not evenly spaced",
             _name(raster),
             "open it with lakescale.open_scene, or give it regular pixel-centre coordinates",
         )
     return geobox.transform
+
+
+def _is_even(centres: np.ndarray[Any, Any]) -> bool:
+    steps = np.diff(centres)
+    return not steps.size or bool(np.abs(steps - steps.mean()).max() <= _CENTRE_TOLERANCE_PX * abs(steps.mean()))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
 import numpy as np
+import xarray as xr
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -15,7 +16,6 @@ from lakescale.kernels.components import Parts, border_parts, find_parts, paint
 from lakescale.schema import InputError, X, Y
 
 if TYPE_CHECKING:
-    import xarray as xr
     from numpy.typing import NDArray
 
     from lakescale.chunks import Place
@@ -46,7 +46,7 @@ def fill_holes(mask: xr.DataArray) -> xr.DataArray:
         When the mask is not bool or not 2-D.
     """
     blocks = stitch(_checked(mask), hole_stitch())
-    return mask.copy(data=blocks.to_array(bool))
+    return like(mask, blocks.to_array(bool))
 
 
 def label_regions(mask: xr.DataArray, *, connectivity: int = 8) -> xr.DataArray:
@@ -88,7 +88,12 @@ def label_regions(mask: xr.DataArray, *, connectivity: int = 8) -> xr.DataArray:
     most = -(-height // 2) * -(-width // 2) if connectivity == _EIGHT else -(-height * width // 2)
     dtype = np.dtype(np.int32 if most <= np.iinfo(np.int32).max else np.int64)
     blocks = stitch(array, label_stitch(connectivity, dtype))
-    return mask.copy(data=blocks.to_array(dtype))
+    return like(mask, blocks.to_array(dtype))
+
+
+def like(raster: xr.DataArray, data: da.Array) -> xr.DataArray:
+    """Put other values on a raster's grid; how it was stored (encoding, fill values) says nothing about them."""
+    return xr.DataArray(data, dims=raster.dims, coords=raster.coords, name=raster.name)
 
 
 def _checked(mask: xr.DataArray) -> da.Array:

@@ -14,7 +14,7 @@ import shapely
 from lakescale.chunks import PackedBits, Stitch, map_tiles, stitch
 from lakescale.kernels.color import open_rectangle
 from lakescale.polygons import areas_3857_m2, areas_m2, polygonize
-from lakescale.regions import fill_holes, label_regions
+from lakescale.regions import fill_holes, label_regions, like
 from lakescale.schema import AREA_3857_M2, AREA_M2, KEPT, REASON, InputError
 
 if TYPE_CHECKING:
@@ -53,8 +53,15 @@ class PolygonRules:
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
         for name in ("min_area_m2", "min_area_3857_m2", "max_elongation", "neck_px"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}", "rules")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < np.inf:
+                raise InputError(f"{name} must be a number that is not negative, got {value!r}", "rules")
+        if self.neck_px != int(self.neck_px) or not isinstance(self.fill_holes, bool):
+            raise InputError(
+                "neck_px must be whole and fill_holes true or false", f"{self.neck_px!r}, {self.fill_holes!r}"
+            )
+        if 0 < self.max_elongation < 1:
+            raise InputError(f"max_elongation must be 0 (off) or at least 1, got {self.max_elongation}", "rules")
         if self.neck_rule not in ("bridges", "streams"):
             raise InputError(f"neck_rule must be 'bridges' or 'streams', got {self.neck_rule!r}", "rules")
 
@@ -139,18 +146,19 @@ def cut_necks(mask: xr.DataArray, rules: PolygonRules) -> xr.DataArray:
         uint8 ``(y, x)``: 0 outside the mask, 1 (``LAKE_PART``) in it, 2 (``CUT_PART``) where it was cut.
     """
     size = (rules.neck_px, rules.neck_px)
-    wide = mask.copy(
-        data=map_tiles(
+    wide = like(
+        mask,
+        map_tiles(
             partial(open_rectangle, size_yx=size, centred=True),
             mask.data,
             depth=2 * rules.neck_px,
             name="necks-open",
             dtype=bool,
-        )
+        ),
     )
     narrow, body = label_regions(mask & ~wide), label_regions(wide)
     joined = map_tiles(_neighbours, narrow.data, body.data, depth=1, name="necks-join", dtype=_NECK)
-    return mask.copy(data=stitch(joined, neck_stitch(rules)).to_array(np.uint8))
+    return like(mask, stitch(joined, neck_stitch(rules)).to_array(np.uint8))
 
 
 _NECK = np.dtype([("narrow", np.int64), ("wide", bool), ("low", np.int64), ("high", np.int64)])

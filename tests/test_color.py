@@ -161,6 +161,10 @@ def test_the_index_of_8_bit_rgb_is_nan_without_data():
         (lambda s: ls.water_index(s.isel(band=[0, 1])), "no band 'blue', only red, green"),
         (lambda s: ls.color_mask(s, region=raster(np.ones((3, 3), bool))), r"the region has \(3, 3\) pixels"),
         (lambda s: ls.color_mask(s, ranges=[]), "1 to 64 triples"),
+        (lambda s: ls.color_mask(s, ranges=[((60, 0), (0, 255), (0, 255))]), "from low to high"),
+        (lambda s: ls.color_mask(s, grow_sigma_px=-1), "grow_sigma_px must be above 0"),
+        (lambda s: ls.color_mask(s, hole_sigma_px=float("nan")), "hole_sigma_px must be above 0"),
+        (lambda s: ls.color_mask(s, openings_yx=((0, 3),)), "whole height and width"),
     ],
 )
 def test_bad_scenes_are_named(call, message):

@@ -157,7 +157,12 @@ def test_spatial_partitions_survive_the_rules():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ls.PolygonRules(min_area_m2=-1), "min_area_m2 must not be negative"),
+        (lambda: ls.PolygonRules(min_area_m2=-1), "min_area_m2 must be a number"),
+        (lambda: ls.PolygonRules(min_area_m2=float("nan")), "min_area_m2 must be a number"),
+        (lambda: ls.PolygonRules(min_area_m2="abc"), "min_area_m2 must be a number"),
+        (lambda: ls.PolygonRules(neck_px=2.5), "neck_px must be whole"),
+        (lambda: ls.PolygonRules(fill_holes="no"), "fill_holes true or false"),
+        (lambda: ls.PolygonRules(max_elongation=0.5), "at least 1"),
         (lambda: ls.PolygonRules(neck_rule="all"), "neck_rule must be"),
         (lambda: ls.PolygonRules.preset("best"), "no preset 'best'"),
     ],

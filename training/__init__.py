@@ -1,1 +1,1 @@
-"""Patches, folds and fine-tuning (built by a later issue)."""
+"""Patches, folds and fine-tuning."""

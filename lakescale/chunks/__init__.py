@@ -5,11 +5,14 @@
   depressions); `gather` is its sibling for answers that are no longer blocks (outlines, tables).
 - `overlap_add`: windows larger than their stride (models); each runs once, neighbours add its overflowing strips.
 
+Beside them, `pull` makes each block of another grid from a planned window of source pixels.
+
 No other module builds a dask graph. The serial twins (`map_tiles_serial`, ...) run the same functions over the same
 plan in a plain loop, without dask.
 """
 
 from lakescale.chunks.plan import Chunks, Place, Tile, WindowPlan, plan_blocks, plan_tiles
+from lakescale.chunks.pull import pull, pull_serial
 from lakescale.chunks.seams import (
     Blocks,
     PackedBits,
@@ -42,6 +45,8 @@ __all__ = [
     "overlap_add_serial",
     "plan_blocks",
     "plan_tiles",
+    "pull",
+    "pull_serial",
     "split_blocks",
     "stitch",
     "stitch_serial",

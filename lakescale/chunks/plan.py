@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import accumulate, pairwise, product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import dask.array as da
+    from numpy.typing import NDArray
 
 Chunks = tuple[tuple[int, ...], tuple[int, ...]]
 """Chunk sizes along y and x, as dask has them."""
@@ -61,6 +67,23 @@ def rechunk_yx(array: da.Array, chunks: tuple[tuple[int, ...], ...]) -> da.Array
     """Rechunk the last two axes, and put all bands of a pixel into one chunk."""
     whole_bands = tuple((n,) for n in array.shape[:-2])
     return array.rechunk((*whole_bands, *chunks))
+
+
+def shared_blocks(place: Place, chunks: Chunks) -> Iterator[tuple[tuple[int, int], Slices, Slices]]:
+    """Blocks that a place reaches, with the shared pixels as slices of the block and of the place."""
+    shared = []
+    for axis, first, size in zip(chunks, place[:2], place[2:], strict=True):
+        edges = list(accumulate((0, *axis)))
+        reached = range(bisect_right(edges, first) - 1, bisect_left(edges, min(first + size, edges[-1])))
+        spans = [(i, max(first, edges[i]), min(first + size, edges[i + 1])) for i in reached]
+        shared.append([(i, slice(a - edges[i], b - edges[i]), slice(a - first, b - first)) for i, a, b in spans])
+    for (i, block_y, place_y), (j, block_x, place_x) in product(*shared):
+        yield (i, j), (block_y, block_x), (place_y, place_x)
+
+
+def cut(block: NDArray[Any], where: Slices) -> NDArray[Any]:
+    """Copy pixels out of a block: a view would keep all of it alive."""
+    return np.ascontiguousarray(block[..., *where])
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from itertools import accumulate, product
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
@@ -12,10 +11,10 @@ from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from lakescale.chunks.plan import Place, plan_blocks, rechunk_yx
+from lakescale.chunks.plan import Place, cut, plan_blocks, rechunk_yx, shared_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -59,12 +58,12 @@ def overlap_add(
     strips: dict[tuple[int, int], list[Any]] = {block: [] for block in np.ndindex(*source.numblocks[-2:])}
     for patch in _plan_patches(chunks, plan):
         parts = []
-        for block, of_block, of_patch in _shared_blocks(patch.place, chunks):
+        for block, of_block, of_patch in shared_blocks(patch.place, chunks):
             key = (read, *patch.owner, *block)
-            tasks[key] = Task(key, _cut, TaskRef((source.name, 0, *block)), of_block)
+            tasks[key] = Task(key, cut, TaskRef((source.name, 0, *block)), of_block)
             parts.append(List(TaskRef(key), of_patch))
             key = (strip, *patch.owner, *block)
-            tasks[key] = Task(key, _cut, TaskRef((ran, *patch.owner)), of_patch)
+            tasks[key] = Task(key, cut, TaskRef((ran, *patch.owner)), of_patch)
             strips[block].append(List(TaskRef(key), of_block))
         tasks[ran, *patch.owner] = Task((ran, *patch.owner), _run_patch, run, patch, List(*parts))
     for i, row in enumerate(plan_blocks(chunks)):
@@ -105,22 +104,6 @@ def _plan_patches(chunks: Chunks, plan: WindowPlan) -> list[_Patch]:
             corners = [(r - place.row, c - place.col) for r, c in product(rows, cols)]
             patches.append(_Patch((i, j), place, corners))
     return patches
-
-
-def _shared_blocks(place: Place, chunks: Chunks) -> Iterator[tuple[tuple[int, int], Slices, Slices]]:
-    """Blocks that a place reaches, with the shared pixels as slices of the block and of the place."""
-    shared = []
-    for axis, first, size in zip(chunks, place[:2], place[2:], strict=True):
-        edges = list(accumulate((0, *axis)))
-        reached = range(bisect_right(edges, first) - 1, bisect_left(edges, min(first + size, edges[-1])))
-        spans = [(i, max(first, edges[i]), min(first + size, edges[i + 1])) for i in reached]
-        shared.append([(i, slice(a - edges[i], b - edges[i]), slice(a - first, b - first)) for i, a, b in spans])
-    for (i, block_y, place_y), (j, block_x, place_x) in product(*shared):
-        yield (i, j), (block_y, block_x), (place_y, place_x)
-
-
-def _cut(block: NDArray[Any], where: Slices) -> NDArray[Any]:
-    return np.ascontiguousarray(block[..., *where])  # a copy: a view would keep the whole block alive
 
 
 def _run_patch(

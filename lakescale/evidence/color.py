@@ -81,6 +81,7 @@ def color_mask(
     InputError
         When red, green or blue is missing, the scene is not uint8, or the region has another shape.
     """
+    _refuse_sizes(grow_sigma_px, hole_sigma_px, openings_yx)
     flags = _flagged(scene, ranges, region)
     grown = _tiles(_grow_water, flags, depth=gaussian_reach_px(grow_sigma_px), step="grow", sigma_px=grow_sigma_px)
     holes = stitch(grown, hole_stitch(flag=int(_GROWN), mark=int(_HOLE))).to_array(np.uint8)
@@ -187,12 +188,23 @@ def _region_layer(like: da.Array, region: xr.DataArray | None) -> list[da.Array]
     return [_raster(region.astype(bool))]
 
 
+def _refuse_sizes(grow_sigma_px: float, hole_sigma_px: float, openings_yx: Sequence[tuple[int, int]]) -> None:
+    for name, sigma in (("grow_sigma_px", grow_sigma_px), ("hole_sigma_px", hole_sigma_px)):
+        if not 0 < sigma < np.inf:
+            raise InputError(f"{name} must be above 0, got {sigma!r}", "color_mask")
+    for size in openings_yx:
+        if len(size) != 2 or any(side != int(side) or side < 1 for side in size):  # noqa: PLR2004
+            raise InputError(f"an opening is a whole height and width of at least 1 px, got {size!r}", "openings_yx")
+
+
 def _checked_ranges(ranges: Sequence[ColorRange]) -> NDArray[np.int64]:
     table = np.asarray(ranges, np.int64)
     if table.ndim != 3 or table.shape[1:] != (3, 2) or not 1 <= len(table) <= 64:  # noqa: PLR2004
         raise InputError(
             "color ranges are 1 to 64 triples of (low, high) for red, green and blue", f"ranges of shape {table.shape}"
         )
+    if (table < 0).any() or (table > 255).any() or (table[..., 0] > table[..., 1]).any():  # noqa: PLR2004
+        raise InputError("a color range runs from low to high within 0..255", f"ranges {table.tolist()}")
     return table
 
 
@@ -215,11 +227,9 @@ def _threshold(
 ) -> NDArray[np.uint8]:
     inside = np.ones(seen.shape, bool) if region is None else region
     allowed = seen & inside
-    layers = (
-        (_WATER, in_any_range(*(bands[k] for k in planes), tables) & allowed),
-        (_REGION, inside),
-        (_ALLOWED, allowed),
-    )
+    red, green, blue = (bands[k] for k in planes)
+    water = in_any_range(red, green, blue, tables) & allowed
+    layers = ((_WATER, water), (_REGION, inside), (_ALLOWED, allowed))
     return np.bitwise_or.reduce([flag * layer.view(np.uint8) for flag, layer in layers])
 
 
