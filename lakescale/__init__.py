@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "regions": ["fill_holes", "label_regions"],
         "rules": ["PolygonRules"],
         "scene": ["open_scene", "seen_mask"],
+        "scoring": ["Score", "score"],
         "schema": ["InputError", "LakescaleError", "RunError"],
     },
 )

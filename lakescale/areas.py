@@ -26,7 +26,7 @@ _LONGEST_EDGE = {True: 2_000.0, False: 0.02}
 _POINTWISE_PX = 64
 
 
-def read_areas(source: str | Path, grid: Grid, *, what: str) -> gpd.GeoDataFrame:
+def read_areas(source: str | Path, grid: Grid, *, what: str, may_miss: bool = False) -> gpd.GeoDataFrame:
     """Read polygons from a vector file and bring them to a grid's CRS, cut to the grid's bounds.
 
     Parameters
@@ -37,6 +37,8 @@ def read_areas(source: str | Path, grid: Grid, *, what: str) -> gpd.GeoDataFrame
         The grid they are meant for.
     what
         What the polygons are, for messages: "ice outline", ...
+    may_miss
+        Whether polygons that all lie elsewhere are an empty frame instead of an error.
 
     Returns
     -------
@@ -50,15 +52,21 @@ def read_areas(source: str | Path, grid: Grid, *, what: str) -> gpd.GeoDataFrame
     """
     frame = _read(source, what)
     _refuse_unusable(frame, str(source), what)
-    fine = shapely.segmentize(frame.geometry.values, _LONGEST_EDGE[frame.crs.is_projected])
+    near = _near(frame, grid)
+    fine = shapely.segmentize(near, _LONGEST_EDGE[frame.crs.is_projected])
     moved = shapely.make_valid(gpd.GeoSeries(fine, crs=frame.crs).to_crs(grid.crs).values)
     inside = shapely.intersection(moved, shapely.box(*grid.bounds_xyxy))
     inside = inside[shapely.area(inside) > 0]
-    if not len(inside):
-        there = ", ".join(f"{v:.6g}" for v in shapely.total_bounds(moved))
-        here = ", ".join(f"{v:.6g}" for v in grid.bounds_xyxy)
+    if not len(inside) and not may_miss:
+        there, here = (
+            ", ".join(f"{v:.6g}" for v in bounds)
+            for bounds in (
+                frame.total_bounds,
+                gpd.GeoSeries([_outline(grid)], crs=grid.crs).to_crs(frame.crs).total_bounds,
+            )
+        )
         raise InputError(
-            f"the {what} misses the scene: it covers x and y from {there}, the scene {here}, in the scene's CRS",
+            f"the {what} misses the scene: it lies in {there}, the scene in {here} (x, y, x, y, in its CRS)",
             str(source),
             "check both CRSs, or give the polygons of this scene",
         )
@@ -86,11 +94,30 @@ def area_mask(areas: gpd.GeoDataFrame, grid: Grid, *, chunks: Chunks, name: str)
     xr.DataArray
         Bool ``(y, x)``, True where the centre lies inside.
     """
-    union = dask.delayed(shapely.union_all(areas.geometry.values), name=f"{name}-polygons-{dask.base.tokenize(areas)}")
+    union = dask.delayed(
+        shapely.union_all(areas.geometry.values),
+        name=f"{name}-polygons-{dask.base.tokenize(areas.to_wkb().geometry.tolist())}",
+    )
     data = da.map_blocks(
         _inside_block, grid=grid, union=union, chunks=chunks, token=name, dtype=bool, meta=np.empty((0, 0), bool)
     )
     return xr.DataArray(data, dims=(Y, X), coords=grid.coords(), name=name)
+
+
+def _outline(grid: Grid) -> Any:
+    """Outline a grid with vertices close enough to bend with another CRS."""
+    box = shapely.box(*grid.bounds_xyxy)
+    return shapely.segmentize(box, max(box.length / 400, grid.pixel_size_m))
+
+
+def _near(frame: gpd.GeoDataFrame, grid: Grid) -> NDArray[Any]:
+    """Cut polygons to the scene's surroundings in their own CRS: far from it a projection folds or has no values."""
+    there = gpd.GeoSeries([_outline(grid)], crs=grid.crs).to_crs(frame.crs).iloc[0]
+    if not np.isfinite(shapely.get_coordinates(there)).all():
+        return frame.geometry.values
+    hull = shapely.convex_hull(there)
+    near = shapely.intersection(frame.geometry.values, shapely.buffer(hull, 0.05 * np.sqrt(hull.area)))
+    return near[shapely.area(near) > 0]
 
 
 def _read(source: str | Path, what: str) -> gpd.GeoDataFrame:
@@ -98,10 +125,15 @@ def _read(source: str | Path, what: str) -> gpd.GeoDataFrame:
         raise InputError(f"there is no such {what}", str(source), "check the path")
     problem = ""
     try:
-        return gpd.read_file(source, engine="pyogrio")
+        if str(source).endswith(".parquet"):
+            return gpd.read_parquet(source)
+        layers = pyogrio.list_layers(source)[:, 0].tolist()
+        if len(layers) == 1:
+            return gpd.read_file(source, engine="pyogrio")
+        problem = f"it holds {len(layers)} layers ({', '.join(layers)}), one is needed"
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, OSError) as error:
         problem = str(error).strip().splitlines()[0]
-    raise InputError(f"the {what} cannot be read: {problem}", str(source), "give a GeoPackage, Shapefile or GeoJSON")
+    raise InputError(f"the {what} cannot be read: {problem}", str(source), "give one layer: ogr2ogr OUT.gpkg IN LAYER")
 
 
 def _refuse_unusable(frame: gpd.GeoDataFrame, source: str, what: str) -> None:

@@ -74,7 +74,8 @@ def draw_quicklook(
         A line above the picture.
     """
     left, bottom, right, top = grid.bounds_xyxy
-    figure = Figure(figsize=(10, 10 * (top - bottom) / (right - left) + 1.1), layout="constrained", dpi=130)
+    shape = np.clip((top - bottom) / (right - left), 0.25, 4)  # a strip is drawn small rather than at any length
+    figure = Figure(figsize=(10, 10 * shape + 1.1), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(_stretched(image), extent=(left, right, bottom, top), interpolation="nearest")

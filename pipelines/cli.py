@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command: exit code 0, 2 for bad input, 1 for a failed run; a traceback only with ``--debug``."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # batch schedulers end runs so; let them be written off
     try:
         app()
     except LakescaleError as error:
@@ -124,7 +126,7 @@ def map_command(
     asked = read_recipe(
         recipe,
         scene__source=scene,
-        scene__bands=bands.split(",") if bands else None,
+        scene__bands=[name.strip() for name in bands.split(",")] if bands else None,
         scene__nodata=_number_or_word(nodata),
         cluster__kind=cluster,
         **nested,
@@ -153,7 +155,8 @@ def _tell(result: MapResult) -> None:
     for note in result.notes:
         typer.echo(note)
     dropped = result.candidates[REASON].value_counts().drop(KEPT, errors="ignore")
-    typer.echo(f"{len(result.lakes)} lakes, {result.lakes[AREA_M2].sum() / 1e6:.3f} km2 of true area")
+    count = len(result.lakes)
+    typer.echo(f"{count} lake{'s' * (count != 1)}, {result.lakes[AREA_M2].sum() / 1e6:.3f} km2 of true area")
     for reason, count in sorted(dropped.items()):
         typer.echo(f"  not lakes: {count} {reason}")
     typer.echo(f"written to {result.out}: lakes.parquet, lakes.gpkg, candidates.parquet, quicklook.png")

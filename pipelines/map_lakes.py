@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 
 from lakescale.areas import area_mask, read_areas
 from lakescale.cluster import compute, describe, open_cluster
@@ -98,7 +99,7 @@ def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = Fa
         sources, notes = open_sources(recipe)
         evidence, evidence_notes = find_evidence(sources, recipe)
         notes += evidence_notes
-    folder = RunFolder.claim(recipe, overwrite=overwrite)
+    folder = RunFolder.check(recipe, overwrite=overwrite)
     try:
         with open_cluster(recipe.cluster.kind, **_cluster_options(recipe)) as client:
             cluster = describe(client)
@@ -107,7 +108,9 @@ def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = Fa
         with _timed(seconds, "lakes"):
             candidates = judge_candidates(products, sources)
             lakes = name_lakes(candidates, products, sources, evidence)
+            notes.append(_say_what_was_seen(products["seen_share"]))
         with _timed(seconds, "write"):
+            folder.claim()
             write_products(folder, lakes, candidates, products, sources, recipe)
         folder.finish(**_facts(sources, lakes, candidates, notes), seconds=seconds, cluster=cluster)
     except BaseException as error:
@@ -152,17 +155,19 @@ def open_sources(recipe: MapRecipe) -> tuple[Sources, list[str]]:
     if "time" not in scene.coords:
         raise InputError("no date can be read from the names of the scene", item, "give one: --date 2019-07-23")
     areas = {
-        name: read_areas(path, grid, what=what) if path else None
+        name: read_areas(path, grid, what=what, may_miss=name == "exclude") if path else None
         for name, path, what in (
             ("ice", recipe.ice, "ice outline"),
             ("aoi", recipe.aoi, "area of interest"),
-            ("exclude", recipe.exclude, "exclude"),
+            ("exclude", recipe.exclude, "excluded area"),
         )
     }
     notes = [f"date {str(scene.time.values)[:10]}: {scene.attrs.get('date_source', '')}"]
     notes.append(f"values: {scene.attrs.get('radiometry_source', scene.dtype)}")
     if scene.attrs.get("skipped"):
         notes.append(f"skipped, not a georeferenced band: {scene.attrs['skipped']}")
+    if areas["exclude"] is not None and not len(areas["exclude"]):
+        notes.append("exclude: none of its polygons lies in the scene")
     if areas["ice"] is None:
         notes.append("ice: none given, so no candidate is dropped for lying off it")
     return Sources(scene, grid, **areas), notes
@@ -227,12 +232,18 @@ def compute_products(
     """Compute everything that comes from pixels, in one graph."""
     lazy = _lazy_products(sources, evidence, recipe)
     candidates, not_seen, image, *outlines = compute(*lazy, progress=progress, description="pixels to candidates")
+    pixels = shapely.area(sources.grid.geobox.extent.geom)
     return {
         "candidates": candidates,
+        "seen_share": 1 - not_seen.geometry.area.sum() / pixels,
         "not_seen": not_seen.geometry.values,
         "image": np.asarray(image),
         **{name: frame.geometry.values for name, frame in zip(evidence, outlines, strict=True)},
     }
+
+
+def _say_what_was_seen(share: float) -> str:
+    return f"seen: {share:.1%} of the scene" + ("" if share > 0 else "; whether there are lakes is not known")
 
 
 def judge_candidates(products: dict[str, Any], sources: Sources) -> gpd.GeoDataFrame:
@@ -302,6 +313,7 @@ def _cluster_options(recipe: MapRecipe) -> dict[str, Any]:
 def _facts(sources: Sources, lakes: gpd.GeoDataFrame, candidates: gpd.GeoDataFrame, notes: list[str]) -> dict[str, Any]:
     counts = pd.Series(candidates[REASON]).value_counts().sort_index()
     return {
+        "fingerprint": sources.scene.data.name,
         "scene": {str(k): v for k, v in sources.scene.attrs.items()},
         "grid": {"crs": sources.grid.crs.to_string(), "shape": sources.grid.shape, "bounds": sources.grid.bounds_xyxy},
         "lakes": len(lakes),

@@ -26,7 +26,7 @@ class SceneRecipe(_Strict):
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
     """Files, a folder, a glob or a URL."""
     bands: list[str] | None = None
-    date: str | None = None
+    date: Annotated[str | None, BeforeValidator(lambda day: day if day is None else str(day))] = None
     scale: float | None = None
     offset: float | None = None
     nodata: float | Literal["cup"] | None = None
@@ -71,7 +71,7 @@ class MapRecipe(_Strict):
     @property
     def answer(self) -> dict[str, Any]:
         """All that the lakes depend on: not where they are computed or written."""
-        return self.model_dump(mode="json", exclude={"out", "cluster"})
+        return self.model_dump(mode="json", exclude={"out": True, "cluster": True, "scene": {"chunks"}})
 
     def to_yaml(self) -> str:
         """Write the recipe as YAML that `read_recipe` takes back."""
@@ -100,18 +100,34 @@ def read_recipe(path: Path | None, **options: Any) -> MapRecipe:
         *sections, field = name.split("__")
         target = values
         for section in sections:
-            target = target.setdefault(section, {})
+            target[section] = target.get(section) or {}
+            target = target[section]
+            if not isinstance(target, dict):
+                raise InputError(
+                    f"{section} must be a mapping of names to values, got {target!r}", f"recipe: {section}"
+                )
         target[field] = value
     try:
         recipe = MapRecipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{first['msg']} (got {first['input']!r})", f"recipe: {where}") from None
+        raise _in_our_words(error, path) from None
     if recipe.preset not in PRESETS:
         raise InputError(f"no preset {recipe.preset!r}", "recipe: preset", f"choose one of {', '.join(PRESETS)}")
     _ = recipe.polygon_rules  # wrong rules are told before anything runs
     return recipe
+
+
+def _in_our_words(error: ValidationError, path: Path | None) -> InputError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    option = f"--{str(first['loc'][-1]).replace('_', '-')}" if first["loc"][-1] != "source" else "--scene"
+    item = f"{path or 'recipe'}: {where}"
+    if first["type"] == "missing":
+        name = where.removesuffix(".source")
+        return InputError(f"no {name} is given", item, f"give one: {option if '.' in where else '--' + where}")
+    if first["type"] == "extra_forbidden":
+        return InputError("there is no such entry in a recipe", item, "see the recipe.yaml of any run for their names")
+    return InputError(f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})", item, f"see {option}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import platform
-import shutil
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -22,37 +21,47 @@ if TYPE_CHECKING:
 
 MANIFEST, RECIPE = "manifest.json", "recipe.yaml"
 _PARTIAL = ".partial"
+_PRODUCTS = ("lakes.parquet", "candidates.parquet", "lakes.gpkg", "quicklook.png")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR)
 _PACKAGES = ("dask", "distributed", "xarray", "geopandas", "shapely", "rasterio", "numpy", "numba")
 
 
 class RunFolder:
     """The folder of one run. Files appear in it under their names only when they are complete."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path = path
-        self.manifest = manifest
+    def __init__(self, recipe: MapRecipe) -> None:
+        self.path = recipe.out
+        self.recipe = recipe
+        self.manifest: dict[str, Any] = {"state": "running", "versions": _versions(), "recipe": recipe.answer}
+        self.claimed = False
 
     @classmethod
-    def claim(cls, recipe: MapRecipe, *, overwrite: bool = False) -> RunFolder:
-        """Make the folder, or take it over from a run of the same recipe.
+    def check(cls, recipe: MapRecipe, *, overwrite: bool = False) -> RunFolder:
+        """Look whether the folder may be used; make it where there is none. What it holds stays as it is.
 
         Raises
         ------
         InputError
-            When it holds another run, or files that are no run.
-        RunError
-            When it cannot be written.
+            When it holds another run, or files that are no run, or cannot be made.
         """
-        path = recipe.out
-        _refuse_others_work(path, recipe, overwrite=overwrite)
-        folder = cls(path, {"state": "running", "versions": _versions(), "recipe": recipe.answer})
-        with folder._writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            for left_over in (*path.glob(f"*{_PARTIAL}"), *(path / name for name in _products(path))):
-                left_over.unlink(missing_ok=True)
-        folder.publish(RECIPE, lambda file: file.write_text(recipe.to_yaml()))
-        folder._write_manifest()
+        _refuse_others_work(recipe, overwrite=overwrite)
+        folder = cls(recipe)
+        with folder._writing(recipe.out):
+            recipe.out.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def claim(self) -> None:
+        """Take the folder: say that a run is on, and take away what an earlier one left.
+
+        Called when there is something to write, so that a run that fails before leaves the earlier one whole.
+        """
+        self.claimed = True
+        self._write_manifest()
+        with self._writing(self.path):
+            for left_over in (*self.path.glob(f"*{_PARTIAL}*"), *(self.path / name for name in _PRODUCTS)):
+                left_over.unlink(missing_ok=True)
+        self.publish(RECIPE, lambda file: file.write_text(self.recipe.to_yaml()))
 
     def publish(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Write a file under another name, then give it its own.
@@ -86,7 +95,9 @@ class RunFolder:
         self._write_manifest()
 
     def fail(self, error: BaseException) -> None:
-        """Write down that the run failed, as far as the disk allows."""
+        """Write down that the run failed, as far as the disk allows; a finished run of before stays finished."""
+        if not self.claimed and (isinstance(error, InputError) or (self.path / MANIFEST).exists()):
+            return
         self.manifest |= {"state": "failed", "error": str(error) or type(error).__name__}
         try:
             self._write_manifest()
@@ -104,53 +115,49 @@ class RunFolder:
         except LakescaleError:
             raise
         except OSError as error:
-            problem = error.strerror or str(error)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                problem = "no space left on the disk"
+            problem = "no space left on the disk" if error.errno in _FULL else error.strerror or str(error)
+            if error.errno in _NOT_ALLOWED:
+                raise InputError(f"cannot write there: {problem}", str(target), "give another --out") from None
         except Exception as error:  # noqa: BLE001  (GDAL and Arrow have their own errors for a disk that refuses)
             problem = str(error) or type(error).__name__
         if problem:
-            free = _free_bytes(self.path)
-            raise RunError(
-                f"cannot write: {problem} ({free / 1e6:.0f} MB free)", str(target), "make room, or give another --out"
-            )
+            raise RunError(f"cannot write: {problem}", str(target), "make room on the disk, or give another --out")
 
 
-def _refuse_others_work(path: Path, recipe: MapRecipe, *, overwrite: bool) -> None:
+def _refuse_others_work(recipe: MapRecipe, *, overwrite: bool) -> None:
+    path = recipe.out
     if path.exists() and not path.is_dir():
         raise InputError("the output is a file, not a folder", str(path), "give another --out")
-    if not path.exists() or not any(path.iterdir()):
+    if not path.exists() or all(_PARTIAL in inside.name for inside in path.iterdir()):
         return
-    manifest = path / MANIFEST
-    mend = "give another --out, or --overwrite to replace it"
-    if not manifest.exists():
-        if not (path / RECIPE).exists():
-            raise InputError("the output folder holds files that are no run", str(path), "give another --out")
-        return
+    earlier = _read_manifest(path / MANIFEST)
+    if earlier is None:
+        raise InputError("the output folder holds files that are no run", str(path), "give another --out")
+    changed = _changes(earlier, recipe.answer)
+    if changed and not overwrite:
+        what = f"the output folder holds another run (it differs in {', '.join(changed)})"
+        raise InputError(what, str(path), "give another --out, or --overwrite to replace it")
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    """Read the recipe's answer in a manifest of ours; None where it is none."""
     try:
-        earlier = json.loads(manifest.read_text()).get("recipe")
-    except (OSError, ValueError):
-        earlier = None
-    if earlier != recipe.answer and not overwrite:
-        changed = sorted(k for k, v in recipe.answer.items() if not isinstance(earlier, dict) or earlier.get(k) != v)
-        raise InputError(f"the output folder holds another run (it differs in {', '.join(changed)})", str(path), mend)
+        manifest = json.loads(path.read_text())
+        return dict(manifest["recipe"]) if "lakescale" in manifest["versions"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _products(path: Path) -> list[str]:
-    """Files of an earlier run in the folder; the manifest goes first, so that a kill leaves no finished-looking run."""
-    names = [MANIFEST, "lakes.parquet", "candidates.parquet", "lakes.gpkg", "quicklook.png", RECIPE]
-    return [name for name in names if (path / name).exists()]
+def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Name what differs; as text, since NaN is no NaN."""
+    keys = sorted({*earlier, *now})
+    return [key for key in keys if json.dumps(earlier.get(key)) != json.dumps(now.get(key))]
 
 
 def _sync(path: Path) -> None:
     """Have the disk take the bytes before the name: a full disk may show only here."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _free_bytes(path: Path) -> int:
-    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
-    return shutil.disk_usage(existing).free
 
 
 def _versions() -> dict[str, str]:

@@ -99,3 +99,29 @@ def test_missing_empty_and_unreadable_files_are_named(tmp_path):
     for name, message in [("gone.gpkg", "no such"), ("text.gpkg", "cannot be read"), ("empty.gpkg", "no polygons")]:
         with pytest.raises(ls.InputError, match=message):
             read_areas(tmp_path / name, GRID, what="ice outline")
+
+
+@pytest.mark.parametrize(
+    ("box", "crs"),
+    [
+        ((-180, 0, 180, 90), 4326),
+        ((-140, 0, 40, 89), 4326),
+        ((-180, -90, 180, 90), 4326),
+        ((-2e7, -2e7, 2e7, 2e7), 3857),
+    ],
+)
+def test_areas_that_reach_round_the_world_cover_the_scene(tmp_path, box, crs):
+    areas = read_areas(write(tmp_path / "world.gpkg", [shapely.box(*box)], crs), GRID, what="area of interest")
+    assert areas.area.sum() == pytest.approx(700 * 900)
+
+
+def test_excludes_may_miss_the_scene_and_geoparquet_is_read(tmp_path):
+    gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=32622).to_parquet(tmp_path / "far.parquet")
+    assert len(read_areas(tmp_path / "far.parquet", GRID, what="excluded area", may_miss=True)) == 0
+
+
+def test_of_several_layers_one_must_be_chosen(tmp_path):
+    for layer in ("lakes", "dropped"):
+        gpd.GeoDataFrame(geometry=[INSIDE], crs=32622).to_file(tmp_path / "two.gpkg", layer=layer)
+    with pytest.raises(ls.InputError, match=r"2 layers \(lakes, dropped\)"):
+        read_areas(tmp_path / "two.gpkg", GRID, what="ice outline")

@@ -95,11 +95,13 @@ def test_recipes_round_trip_through_yaml(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("out: RUN", "recipe: scene"),
-        ("scene: {source: a.tif}\nout: R\ncolour: red", "recipe: colour"),
-        ("scene: {source: a.tif, chunks: 0}\nout: R", "recipe: scene.chunks"),
+        ("out: RUN", "no scene is given"),
+        ("scene: {source: a.tif}\nout: R\ncolour: red", "recipe.yaml: colour"),
+        ("scene: {source: a.tif, chunks: 0}\nout: R", "recipe.yaml: scene.chunks"),
         ("scene: {source: a.tif}\nout: R\nrules: {neck: 3}", "no polygon rule 'neck'"),
-        ("scene: {source: a.tif}\nout: R\nevidence: guess", "recipe: evidence"),
+        ("scene: {source: a.tif}\nout: R\nevidence: guess", "recipe.yaml: evidence"),
+        ("scene: {source: a.tif}", "no out is given"),
+        ("scene: {source: a.tif}\nout: R\nrules: {min_area_m2: .nan}", "min_area_m2 must be a number"),
         ("- a list", "no mapping"),
         ("a: [", "cannot be read"),
         ("!!python/object/apply:os.system ['touch /tmp/owned']", "cannot be read"),
@@ -110,6 +112,16 @@ def test_wrong_recipes_are_named(tmp_path, text, message):
     with pytest.raises(InputError) as caught:
         read_recipe(tmp_path / "recipe.yaml")
     assert message in str(caught.value)
+
+
+def test_options_fill_empty_sections_and_refuse_wrong_ones(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("scene: {source: a.tif, date: 2019-07-23}\nout: R\nrules:\n")
+    asked = read_recipe(path, rules__neck_px=3)
+    assert (asked.scene.date, asked.rules) == ("2019-07-23", {"neck_px": 3})
+    path.write_text("scene: a.tif\nout: R")
+    with pytest.raises(InputError, match="scene must be a mapping"):
+        read_recipe(path, scene__date="2019-07-23")
 
 
 def test_errors_have_three_parts_and_survive_pickling():

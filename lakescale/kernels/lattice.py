@@ -209,7 +209,15 @@ def _interpolate_row(node, row, first_col, row_part, col_part, out):
 
 
 @njit(nogil=True, cache=True)
-def aim_row(aim, r, point, row_part, col_part, x, y):
+def aim_row(
+    aim: Aim,
+    r: int,
+    point: int,
+    row_part: float,
+    col_part: float,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+) -> None:
     """Source coordinates of one point of the pixels of block row ``r``."""
     _interpolate_row(aim.node_x, aim.row + r, aim.col, row_part, col_part, x)
     _interpolate_row(aim.node_y, aim.row + r, aim.col, row_part, col_part, y)
