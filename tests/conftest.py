@@ -8,6 +8,7 @@ from pathlib import Path
 import dask
 import pytest
 from hypothesis import HealthCheck, settings
+from map_scenes import rgb_with_lakes, write_scene
 
 settings.register_profile(
     "lakescale",
@@ -45,3 +46,9 @@ def one_thread():
     """Compute without threads: quick for many small graphs."""
     with dask.config.set(scheduler="synchronous"):
         yield
+
+
+@pytest.fixture
+def small_scene(tmp_path):
+    """8-bit RGB with two lakes and a stream."""
+    return write_scene(tmp_path / "S2_small_20190723.tif", rgb_with_lakes())
