@@ -158,7 +158,7 @@ def test_the_ci_finds_the_readmes_test_command():
     assert "pytest" in commands[0]
 
 
-def test_the_manifest_of_the_wheel_is_yaml_free_of_surprises():
+def test_pre_commit_runs_what_ci_runs():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     assert {hook["id"] for hook in hooks["repos"][0]["hooks"]} >= {
         "ruff-check",
