@@ -7,9 +7,13 @@
 - `bands`: which band each plane of a file is.
 - `radiometry`: what the numbers mean.
 - `seen`: which pixels hold data.
+- `on_grid`: a scene on another grid.
+- `mixed`: images whose bands lie on several grids.
 """
 
+from lakescale.scene.mixed import SceneParts, open_parts
+from lakescale.scene.on_grid import bring_to_grid
 from lakescale.scene.opening import open_scene
 from lakescale.scene.seen import seen_mask
 
-__all__ = ["open_scene", "seen_mask"]
+__all__ = ["SceneParts", "bring_to_grid", "open_parts", "open_scene", "seen_mask"]

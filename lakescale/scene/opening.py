@@ -83,12 +83,21 @@ def open_scene(
     day = None if date is None else parse_day(date)
     files, unplaced = open_headers(find_assets(source), day, bands)
     day, day_source = find_day(files, day)
+    numbers = {"scale": scale, "offset": offset, "nodata": nodata}
+    scene = open_files(files, day, bands=bands, chunks=chunks, numbers=numbers)
+    return add_provenance(scene, day, date_source=day_source, skipped=unplaced)
+
+
+def open_files(
+    files: list[File], day: dt.date | None, *, bands: Sequence[str] | None, chunks: int, numbers: dict[str, Any]
+) -> xr.DataArray:
+    """Open files of one date and one grid; ``numbers`` are the options scale, offset and nodata."""
     files, unnamed = name_bands(files, bands)
     layers = choose_layers(files, bands)
     grid = one_grid([layer.file for layer in layers])
-    radiometry = read_radiometry(layers, day, scale=scale, offset=offset, nodata=nodata)
+    radiometry = read_radiometry(layers, day, **numbers)
     scene = stack_layers(layers, radiometry, grid, chunks)
-    return describe(scene, layers, radiometry, day, date_source=day_source, skipped=", ".join(unplaced + unnamed))
+    return describe(scene, layers, radiometry, skipped=unnamed)
 
 
 def find_assets(source: Any) -> list[Asset]:
@@ -137,12 +146,8 @@ def stack_layers(layers: list[Layer], radiometry: Radiometry, grid: Grid, chunks
     return scene
 
 
-def describe(
-    scene: xr.DataArray, layers: list[Layer], radiometry: Radiometry, day: dt.date | None, **said: str
-) -> xr.DataArray:
-    """Add the date, and attributes that tell what was read and what was done."""
-    if day is not None:
-        scene = scene.assign_coords({TIME: np.datetime64(day, "ns")})
+def describe(scene: xr.DataArray, layers: list[Layer], radiometry: Radiometry, *, skipped: list[str]) -> xr.DataArray:
+    """Add attributes that tell what was read and what was done."""
     if radiometry.kind == "rgb8":
         scene = scene.assign_attrs(nodata_values=list(radiometry.nodata_values))
     files = [layer.file for layer in layers]
@@ -155,9 +160,17 @@ def describe(
         "offset": _one_or_all([scaling.offset for scaling in radiometry.scalings]),
         "radiometry": radiometry.kind,
         "radiometry_source": "; ".join(dict.fromkeys(scaling.source for scaling in radiometry.scalings)),
-        **said,
+        "skipped": ", ".join(skipped),
     }
     return scene.assign_attrs({key: value for key, value in known.items() if value != ""})
+
+
+def add_provenance(scene: xr.DataArray, day: dt.date | None, *, date_source: str, skipped: list[str]) -> xr.DataArray:
+    """Add the date, where it is from, and the files that could not be placed."""
+    if day is not None:
+        scene = scene.assign_coords({TIME: np.datetime64(day, "ns")})
+    left_out = ", ".join([*skipped, *filter(None, [scene.attrs.get("skipped", "")])])
+    return scene.assign_attrs({"date_source": date_source} | ({"skipped": left_out} if left_out else {}))
 
 
 def _list_rasters(path: Path) -> list[str]:
