@@ -94,7 +94,7 @@ class Grid:
             raise InputError(
                 f"the grid is in units of {unit}, metres are needed",
                 item,
-                f"reproject it first, for example: gdalwarp -t_srs EPSG:3413 (its CRS is {self.crs.to_string()[:60]})",
+                f"bring it to a grid in metres, for example --crs EPSG:3413 (its CRS is {self.crs.to_string()[:60]})",
             )
 
     def coords(self) -> dict[Hashable, xr.DataArray]:

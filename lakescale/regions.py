@@ -108,7 +108,7 @@ def _checked(mask: xr.DataArray) -> da.Array:
 # -- seams
 
 
-class _Ring(NamedTuple):
+class Ring(NamedTuple):
     """The parts that touch a block's border, numbered densely from 1; 0 is background."""
 
     top: NDArray[np.int32]
@@ -119,15 +119,16 @@ class _Ring(NamedTuple):
     """Part of the block behind each number (number 1 first)."""
 
 
-def _ring(parts: Parts) -> _Ring:
+def ring_of(parts: Parts) -> Ring:
+    """Find the parts that touch a block's border, and number them densely along its four lines."""
     lines = border_parts(parts)
     touching, dense = np.unique(np.concatenate([[0], *lines]), return_inverse=True)
     ends = np.cumsum([len(line) for line in lines])[:-1] + 1
     top, bottom, left, right = np.split(dense[1:].astype(np.int32), ends - 1)
-    return _Ring(top, bottom, left, right, (touching[1:] - 1).astype(np.int32))
+    return Ring(top, bottom, left, right, (touching[1:] - 1).astype(np.int32))
 
 
-def _join_rings(rings: list[list[_Ring]], *, corners: bool) -> tuple[NDArray[np.int32], list[list[slice]]]:
+def join_rings(rings: list[list[Ring]], *, corners: bool) -> tuple[NDArray[np.int32], list[list[slice]]]:
     """Group the ring parts of all blocks that meet across seams.
 
     Returns
@@ -193,13 +194,13 @@ def _hole_parts(block: NDArray[Any], flag: int) -> Parts:
     return find_parts((block.view(np.uint8) & flag) == 0, connectivity=_FOUR)
 
 
-def _summarize_holes(kept: PackedBits, *, flag: int) -> _Ring:
-    return _ring(_hole_parts(kept.unpack(), flag))
+def _summarize_holes(kept: PackedBits, *, flag: int) -> Ring:
+    return ring_of(_hole_parts(kept.unpack(), flag))
 
 
-def _solve_holes(rings: list[list[_Ring]], _places: list[list[Place]]) -> list[list[NDArray[np.bool_]]]:
+def _solve_holes(rings: list[list[Ring]], _places: list[list[Place]]) -> list[list[NDArray[np.bool_]]]:
     """Tell for each ring part of background whether it is a hole: not joined to the mosaic's edge."""
-    group, span = _join_rings(rings, corners=False)
+    group, span = join_rings(rings, corners=False)
     outside = np.zeros(len(group), bool)
 
     def mark(i: int, j: int, line: NDArray[np.int32]) -> None:
@@ -219,7 +220,7 @@ def _apply_holes(kept: PackedBits, ring_is_hole: NDArray[np.bool_], *, flag: int
     block = kept.unpack()
     parts = _hole_parts(block, flag)
     is_hole = np.ones(parts.n_parts, bool)
-    is_hole[_ring(parts).parts] = ring_is_hole
+    is_hole[ring_of(parts).parts] = ring_is_hole
     holes = paint(parts, is_hole, np.zeros(kept.shape, bool))
     block.view(np.uint8)[holes] |= np.uint8(mark)
     return block
@@ -229,7 +230,7 @@ def _apply_holes(kept: PackedBits, ring_is_hole: NDArray[np.bool_], *, flag: int
 
 
 class _LabelSummary(NamedTuple):
-    ring: _Ring
+    ring: Ring
     inner_roots: NDArray[np.int32]
     """First pixels per row of the parts that touch no border."""
     ring_row: NDArray[np.int64]
@@ -261,7 +262,7 @@ def label_stitch(connectivity: int, dtype: np.dtype[Any]) -> Stitch:
 
 def _summarize_labels(kept: PackedBits, *, connectivity: int) -> _LabelSummary:
     parts = find_parts(kept.unpack(), connectivity=connectivity)
-    ring = _ring(parts)
+    ring = ring_of(parts)
     inner = np.ones(parts.n_parts, bool)
     inner[ring.parts] = False
     row = parts.first_row
@@ -280,7 +281,7 @@ def _solve_labels(
     summaries: list[list[_LabelSummary]], places: list[list[Place]], *, corners: bool
 ) -> list[list[_LabelAnswer]]:
     """Count roots row by row of the mosaic: an id is the number of roots before it, plus one."""
-    group, span = _join_rings([[s.ring for s in row] for row in summaries], corners=corners)
+    group, span = join_rings([[s.ring for s in row] for row in summaries], corners=corners)
     flat = [(s, p, j) for ss, ps in zip(summaries, places, strict=True) for j, (s, p) in enumerate(zip(ss, ps))]  # noqa: B905
     row = np.concatenate([s.ring_row + p.row for s, p, _ in flat])
     col = np.concatenate([s.ring_col + p.col for s, p, _ in flat])
@@ -331,7 +332,7 @@ def _apply_labels(
     kept: PackedBits, answer: _LabelAnswer, *, connectivity: int, dtype: np.dtype[Any]
 ) -> NDArray[np.integer[Any]]:
     parts = find_parts(kept.unpack(), connectivity=connectivity)
-    ring_parts = _ring(parts).parts
+    ring_parts = ring_of(parts).parts
     is_root = np.ones(parts.n_parts, bool)
     is_root[ring_parts] = answer.is_root
     row = parts.first_row

@@ -12,6 +12,9 @@ RED, GREEN, BLUE = "red", "green", "blue"
 COLOR, INDEX, SEEN = "color", "index", "seen"
 """Layers of evidence, bool ``(y, x)``: color thresholds, water index, a pixel with data."""
 
+SINK, ICE, CLOUD, DEM = "sink", "ice", "cloud", "dem"
+"""Layers, bool ``(y, x)``: depressions of the terrain, ice, cloud or its shadow; and elevations, float32 m."""
+
 LABEL = "label"
 """Column of a polygon frame: the id of the labelled region it outlines, from 1."""
 

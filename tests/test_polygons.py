@@ -16,6 +16,7 @@ from pyproj import Geod
 from rasters import CUP_TRANSFORM, chunked, label_images, masks, raster
 
 import lakescale as ls
+from lakescale.cluster import compute
 from lakescale.polygons import areas_3857_m2, areas_m2, outline_parts, to_map, to_pixels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -156,3 +157,13 @@ def test_grids_of_degrees_or_turned_grids_keep_their_coordinates():
 def test_bad_labels_are_named(change, message):
     with pytest.raises(ls.InputError, match=message):
         ls.polygonize(change(raster(np.zeros((4, 4), np.int32))))
+
+
+def test_outlines_of_a_part_are_frames_also_beside_an_array():
+    """Dask would take the tasks of the part that is not asked for as the answer."""
+    whole = raster(np.eye(8, dtype=bool), (4, 4))
+    part = ls.polygonize(whole.isel(y=slice(0, 4), x=slice(0, 4)))
+    frame, array = compute(part, whole)
+    assert len(frame) == 1
+    assert frame.geometry.area.sum() == pytest.approx(4 * abs(CUP_TRANSFORM.a * CUP_TRANSFORM.e))
+    np.testing.assert_array_equal(array, whole)

@@ -120,7 +120,7 @@ def test_opening_computes_nothing_and_tasks_have_names(tmp_path):
 
 
 def test_all_bands_of_a_chunk_are_one_task(tmp_path):
-    scene = open_scene(write(tmp_path / "a.tif", rgb()), chunks=16)
+    scene = open_scene(write(tmp_path / "a.tif", rgb(), tiled=True, blockxsize=16, blockysize=16), chunks=16)
     assert scene.data.numblocks == (1, 2, 2)
     assert len(dict(scene.data.__dask_graph__())) == 4
 
@@ -222,7 +222,7 @@ def test_the_error_of_a_worker_names_the_file(tmp_path):
 
 
 def test_a_file_that_goes_bad_later_names_the_window(tmp_path):
-    path = write(tmp_path / "red.tif", dn(shape=(64, 64)))
+    path = write(tmp_path / "red.tif", dn(shape=(64, 64)), tiled=True, blockxsize=32, blockysize=32)
     scene = open_scene(path, scale=1e-4, chunks=32)
     path.unlink()
     with pytest.raises(InputError, match=r"rows 0 to 32, columns 32 to 64 cannot be read.*red\.tif.*copy it again"):

@@ -5,7 +5,8 @@
   depressions); `gather` is its sibling for answers that are no longer blocks (outlines, tables).
 - `overlap_add`: windows larger than their stride (models); each runs once, neighbours add its overflowing strips.
 
-Beside them, `pull` makes each block of another grid from a planned window of source pixels.
+Beside them, `pull` makes each block of another grid from a planned window of source pixels, and `sink` hands some
+blocks to a function that writes them.
 
 No other module builds a dask graph. The serial twins (`map_tiles_serial`, ...) run the same functions over the same
 plan in a plain loop, without dask.
@@ -20,11 +21,13 @@ from lakescale.chunks.seams import (
     gather,
     gather_serial,
     map_blocks,
+    read_again,
     split_blocks,
     stitch,
     stitch_serial,
     to_frame,
 )
+from lakescale.chunks.sink import sink, sink_serial
 from lakescale.chunks.tiles import map_tiles, map_tiles_serial
 from lakescale.chunks.windows import overlap_add, overlap_add_serial
 
@@ -47,6 +50,9 @@ __all__ = [
     "plan_tiles",
     "pull",
     "pull_serial",
+    "read_again",
+    "sink",
+    "sink_serial",
     "split_blocks",
     "stitch",
     "stitch_serial",

@@ -14,6 +14,7 @@ from dask.base import tokenize
 from dask.dataframe import from_graph
 from dask.graph_manipulation import clone
 from dask.highlevelgraph import HighLevelGraph
+from dask.optimization import cull
 
 from lakescale.chunks.plan import plan_blocks
 
@@ -122,7 +123,7 @@ def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
     else:
         if array is None:
             raise TypeError("blocks that are no array cannot be read again: say what to keep of them")
-        kept, again = blocks, Blocks.of(clone(array, seed=token))
+        kept, again = blocks, Blocks.of(read_again(array, token))
     summary = _layer(kept, f"{how.name}-summary-{token}", how.summarize)
     solved, solve_key = _solve(summary, how, token)
     pick, name = f"{how.name}-pick-{token}", f"{how.name}-{token}"
@@ -135,6 +136,11 @@ def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
         {**solved.dependencies, **again.graph.dependencies, name: {solve_key, again.name}},
     )
     return Blocks(graph, name, blocks.chunks)
+
+
+def read_again(array: da.Array, *told_apart_by: Any) -> da.Array:
+    """Give an array tasks of its own, so that what it shares with others need not wait in memory for them."""
+    return clone(array, seed=tokenize(array.name, told_apart_by))
 
 
 def gather(source: Blocks, how: Stitch, count: int) -> tuple[HighLevelGraph, list[Any]]:
@@ -206,7 +212,9 @@ def to_frame(graph: HighLevelGraph, keys: list[Any], meta: Any, name: str) -> An
 
     The frame's kind follows ``meta``: an empty GeoDataFrame gives a `dask_geopandas.GeoDataFrame`.
     """
-    layer = _NamedGraph(graph)
+    # Beside arrays, dask takes for an answer whatever nothing else needs, and a graph of layers is culled too roughly.
+    needed, _ = cull(graph.to_dict(), keys)
+    layer = _NamedGraph(needed)
     layer.token = tokenize(keys)
     return from_graph(layer, meta, (None,) * (len(keys) + 1), keys, name)
 
@@ -215,9 +223,6 @@ class _NamedGraph(dict[Any, Any]):
     """A low-level graph that is known by its keys; hashing its thousands of tasks would take longer than running."""
 
     token = ""
-
-    def __init__(self, graph: HighLevelGraph) -> None:
-        super().__init__(graph.to_dict())
 
     def __dask_tokenize__(self) -> str:
         return self.token

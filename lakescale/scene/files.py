@@ -51,6 +51,8 @@ class File:
     """The alpha band (from 1), `DATASET_MASK`, or None where every pixel with data counts."""
     bands: tuple[str, ...] = ()
     """Names of ``indexes``; empty as long as nobody has found them."""
+    block: tuple[int, int] = (1, 1)
+    """Height and width of the blocks it is stored in (tiles or strips), the largest of any band."""
 
     @property
     def path(self) -> str:
@@ -106,6 +108,12 @@ def one_grid(files: Sequence[File]) -> Grid:
     return Grid(GeoBox(first.shape, first.transform, first.crs.to_wkt()))
 
 
+def largest_block(blocks: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Find the height of the highest and the width of the widest block."""
+    heights, widths = zip(*blocks, strict=True)
+    return max(heights), max(widths)
+
+
 def _leave_unopened(assets: list[Asset], day: dt.date | None, bands: set[str]) -> list[Asset]:
     """Leave out assets of other dates and, of STAC items, other bands: opening may be a request to a server."""
     if day is not None:
@@ -140,6 +148,7 @@ def _read_header(asset: Asset, raster: Any) -> File:
         nodata=asset.nodata if raster.nodata is None else raster.nodata,
         baseline=asset.product.baseline or baseline_of_tags(raster.tags()),
         mask=_mask_index(raster),
+        block=largest_block(raster.block_shapes),
     )
 
 

@@ -9,7 +9,9 @@ import xarray as xr
 
 from lakescale.grid import Grid
 from lakescale.regrid import Mapping, regrid
+from lakescale.scene.files import one_grid, open_headers
 from lakescale.scene.names import SCL
+from lakescale.scene.opening import find_assets
 from lakescale.scene.seen import seen_mask
 from lakescale.schema import BAND, SEEN, X, Y
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 _COARSER = 1.5
 """From how many source pixels along a side on a target pixel is a mean: below, bilinear still uses all of them."""
+
+_POINTS = 33
 
 
 def bring_to_grid(
@@ -66,12 +70,36 @@ def bring_to_grid(
     return placed.sel({BAND: names}).assign_attrs(scene.attrs | {"resampling": how})
 
 
+def read_grid(source: Any) -> Grid:
+    """Read the grid of a raster file.
+
+    Raises
+    ------
+    InputError
+        When it cannot be opened, is rotated, or does not say where it lies.
+    """
+    files, _ = open_headers(find_assets(source), None, None)
+    return one_grid(files[:1])
+
+
 def choose_resampling(source: Grid, target: Grid) -> str:
     """Tell ``average`` from ``bilinear`` by the source pixels along a side of the target's middle pixel."""
     row, col = (size / 2 for size in target.shape)
     x, y = Mapping(source, target).exact(np.array([row, row, row + 1]), np.array([col, col + 1, col]))
     area = abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]))
     return "average" if np.isfinite(area) and np.sqrt(area) >= _COARSER else "bilinear"
+
+
+def overlap(one: Grid, other: Grid) -> bool:
+    """Tell whether two grids share any ground, by 33 x 33 points of each."""
+    return _meets(one, other) or _meets(other, one)
+
+
+def _meets(source: Grid, target: Grid) -> bool:
+    rows, cols = (np.linspace(0, size, _POINTS) for size in target.shape)
+    x, y = Mapping(source, target).exact(*np.meshgrid(rows, cols, indexing="ij"))
+    height, width = source.shape
+    return bool(np.any((x > 0) & (x < width) & (y > 0) & (y < height)))
 
 
 def _move_values(scene: xr.DataArray, target: Grid, how: str, chunks: Any) -> xr.DataArray:

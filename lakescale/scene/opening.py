@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lakescale.scene.bands import choose_layers, name_bands
-from lakescale.scene.files import File, listed, one_grid, open_headers
+from lakescale.scene.files import File, largest_block, listed, one_grid, open_headers
 from lakescale.scene.names import Asset, asset_of_path, parse_day
 from lakescale.scene.pixels import Plane, lazy_stack
 from lakescale.scene.radiometry import read_radiometry
@@ -135,13 +135,14 @@ def stack_layers(layers: list[Layer], radiometry: Radiometry, grid: Grid, chunks
         raise InputError("chunks= must be a whole number of pixels", repr(chunks), "for example chunks=2048")
     is_rgb8 = radiometry.kind == "rgb8"
     planes = _planes_as_stored(layers) if is_rgb8 else _planes_of_reflectance(layers, radiometry)
-    data = lazy_stack(planes, grid.shape, "uint8" if is_rgb8 else "float32", chunks)
+    block = largest_block(layer.file.block for layer in layers)
+    data = lazy_stack(planes, grid.shape, "uint8" if is_rgb8 else "float32", chunks, block)
     coords = grid.coords() | {BAND: [layer.band for layer in layers]}
     scene = xr.DataArray(data, dims=(BAND, Y, X), coords=coords, name="scene")
     masks, colors = _planes_of_whole_files(layers)
     values = radiometry.nodata_values
     if is_rgb8 and (masks or (values and len(colors) > len(layers))):
-        whole = lazy_stack(masks + (colors if values else []), grid.shape, "uint8", chunks)
+        whole = lazy_stack(masks + (colors if values else []), grid.shape, "uint8", chunks, block)
         scene = scene.assign_coords({SEEN: ((Y, X), reduce_to_seen(whole, values, masks=len(masks)))})
     return scene
 

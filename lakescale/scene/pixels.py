@@ -1,4 +1,8 @@
-"""Pixels on disk as a lazy stack of planes, read a window per chunk and all its bands in one task."""
+"""Pixels on disk as a lazy stack of planes, read a window at a time and all its bands in one task.
+
+Windows are the chunks asked for, where the blocks of the files divide them; else they follow the blocks, so that none
+is decoded for one chunk and again for the next, and the chunks are cut out of the windows.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from dask.base import tokenize
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from lakescale.chunks import plan_blocks, pull
 from lakescale.schema import InputError
 
 if TYPE_CHECKING:
@@ -21,8 +26,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lakescale.chunks import Place
+
 DATASET_MASK = 0
 """In place of a band's index: the mask of the whole file (GDAL's, from inside the file or a .msk beside it)."""
+
+_WINDOW_BYTES = 256e6
+"""What a window of another shape than the chunk may hold; GDAL's cache and the chunks cut out of it come on top."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Reader:
     ndim: int = 3
 
     def __getitem__(self, key: tuple[Any, ...]) -> Any:
-        (bands, rows, cols), picks = zip(*map(_split_key, key, self.shape), strict=True)
+        (bands, rows, cols), picks = zip(*map(split_key, key, self.shape), strict=True)
         out = np.empty((len(bands), len(rows), len(cols)), self.dtype)
         if out.size:
             window = Window(cols.start, rows.start, len(cols), len(rows))
@@ -59,30 +69,56 @@ class Reader:
         return out[picks]
 
 
-def lazy_stack(planes: list[Plane], shape: tuple[int, int], dtype: str, side: int) -> Any:
-    """Stack planes to a dask array ``(band, y, x)``: uint8 as stored, or float32 reflectance."""
+def lazy_stack(
+    planes: list[Plane], shape: tuple[int, int], dtype: str, side: int, block: tuple[int, int] = (1, 1)
+) -> Any:
+    """Stack planes to a dask array ``(band, y, x)``: uint8 as stored, or float32 reflectance.
+
+    ``block`` is the height and width of the blocks that the files are stored in: each is decoded for one window only.
+    """
     reader = Reader(tuple(planes), (len(planes), *shape), np.dtype(dtype))
-    return da.from_array(
+    window = plan_window(shape, block, side, len(planes) * reader.dtype.itemsize)
+    read = da.core.normalize_chunks((len(planes), *window), reader.shape)
+    windows = da.from_array(
         reader,
-        chunks=(len(planes), side, side),
-        name=f"read-scene-{tokenize(reader, [_fingerprint(plane.path) for plane in planes], side)}",
+        chunks=read,
+        name=f"read-scene-{tokenize(reader, [_fingerprint(plane.path) for plane in planes], read)}",
         asarray=False,
         lock=False,
         inline_array=True,
         meta=np.empty((0, 0, 0), reader.dtype),
     )
+    chunks = da.core.normalize_chunks((side, side), shape)
+    if windows.chunks[1:] == chunks:
+        return windows
+    return pull(windows, chunks, plan_blocks(chunks), _as_it_is, name="cut-scene", dtype=reader.dtype)
+
+
+def plan_window(shape: tuple[int, int], block: tuple[int, int], side: int, bytes_a_pixel: int) -> tuple[int, int]:
+    """Choose the height and width of the windows to read: multiples of the block, or the chunk's where they fit it.
+
+    >>> plan_window((16384, 16384), (512, 512), 2048, 3), plan_window((16384, 16384), (512, 512), 1000, 3)
+    ((2048, 2048), (1024, 1024))
+    >>> plan_window((16384, 16384), (1, 16384), 2048, 3)  # strips
+    (2048, 16384)
+    """
+    height, width = (_fit(*along, side) for along in zip(shape, block, strict=True))
+    if (height, width) != (side, side):
+        most = int(_WINDOW_BYTES / bytes_a_pixel / width)
+        height = min(height, max(block[0], most // block[0] * block[0]))
+    return height, width
 
 
 def read_window(path: str, indexes: Iterable[int], window: Window) -> dict[int, NDArray[Any]]:
     """Read a window of some bands (from 1, or `DATASET_MASK`) of a file."""
+    wanted = list(indexes)
+    bands = [index for index in wanted if index != DATASET_MASK]
     try:
         with rasterio.open(path) as raster:
-            return {
-                index: raster.read_masks(1, window=window)
-                if index == DATASET_MASK
-                else raster.read(index, window=window)
-                for index in indexes
-            }
+            stored = _read_bands(raster, bands, window)
+            if DATASET_MASK in wanted:
+                stored[DATASET_MASK] = raster.read_masks(1, window=window)
+            return stored
     except (RasterioError, OSError) as error:
         failure = error.__cause__ or error
     # raised out here: a cause or context of rasterio's would not survive pickling from a worker
@@ -93,7 +129,24 @@ def read_window(path: str, indexes: Iterable[int], window: Window) -> dict[int, 
     )  # fmt: skip
 
 
-def _split_key(key: Any, size: int) -> tuple[range, Any]:
+def _read_bands(raster: Any, bands: list[int], window: Window) -> dict[int, NDArray[Any]]:
+    """Read all bands at once where they have one type: a block that holds all of them is decoded once."""
+    if len({raster.dtypes[band - 1] for band in bands}) == 1:
+        return dict(zip(bands, raster.read(bands, window=window), strict=True))
+    return {band: raster.read(band, window=window) for band in bands}
+
+
+def _fit(size: int, block: int, side: int) -> int:
+    if side >= size or side % block == 0:
+        return side
+    return max(1, round(side / block)) * block
+
+
+def _as_it_is(pixels: NDArray[Any], window: Place, place: Place) -> NDArray[Any]:  # noqa: ARG001  (`pull` passes them)
+    return pixels
+
+
+def split_key(key: Any, size: int) -> tuple[range, Any]:
     """Split a slice or a number into the range to read, and the key that picks from what was read."""
     picked = range(size)[key]
     if isinstance(picked, int):

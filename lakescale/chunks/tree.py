@@ -1,0 +1,107 @@
+"""Join the blocks of ever larger squares, and finish in each what reaches no further."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dask._task_spec import List, Task, TaskRef
+from dask.base import tokenize
+
+from lakescale.chunks.plan import Place, plan_blocks
+from lakescale.chunks.seams import Blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lakescale.chunks.plan import Chunks
+
+_SIDE = 4
+
+
+class Merge(NamedTuple):
+    """What to do with things that reach over several blocks, where no task may hold all of them.
+
+    A part is what a block holds, or a square of blocks.
+    """
+
+    name: str
+    """Prefix of the task names: ``NAME-rest``, ``NAME-merge`` and ``NAME``."""
+    rest: Callable[[Any], Any]
+    """``rest(part) -> rest``: the little that reaches beyond the part."""
+    merge: Callable[[list[Any]], Any]
+    """``merge(rests) -> part``: of up to 16 parts in a square, in raster order; what is complete in it, and its rest."""
+    finish: Callable[[Any], Any]
+    """``finish(part) -> result``: of what is complete in the part."""
+
+
+class Square(NamedTuple):
+    """A square of parts that are merged, and the square of the next level that it belongs to."""
+
+    members: list[int]
+    """Parts in it, by their number: blocks in raster order come first, then squares, level by level."""
+    place: Place
+
+
+def plan_squares(chunks: Chunks) -> list[Square]:
+    """Lay out the squares of 4 x 4 blocks, of 4 x 4 such squares, and so on up to the whole grid."""
+    numbers: list[list[int]] = []
+    places = plan_blocks(chunks)
+    count, squares = 0, []
+    for row in places:
+        numbers.append(list(range(count, count + len(row))))
+        count += len(row)
+    while len(numbers) * len(numbers[0]) > 1:
+        rows, cols = (range(0, len(axis), _SIDE) for axis in (numbers, numbers[0]))
+        level = [
+            [
+                Square(
+                    [n for row in numbers[i : i + _SIDE] for n in row[j : j + _SIDE]],
+                    _span(places[i][j], places[min(i + _SIDE, len(places)) - 1][min(j + _SIDE, len(places[0])) - 1]),
+                )
+                for j in cols
+            ]
+            for i in rows
+        ]
+        places = [[square.place for square in row] for row in level]
+        numbers = [list(range(count + k * len(cols), count + (k + 1) * len(cols))) for k in range(len(rows))]
+        count += len(rows) * len(cols)
+        squares += [square for row in level for square in row]
+    return squares
+
+
+def merge_tree(source: Blocks, how: Merge) -> tuple[Blocks, list[Place]]:
+    """Finish what is complete in each block, then in each square of blocks, up to the whole.
+
+    A task holds what crosses the seams within its square and the rests that leave it, so that no task sees the mosaic.
+    Two tasks a chunk, and one for five chunks.
+
+    Returns
+    -------
+    results, places
+        One row of results, those of the blocks in raster order first; and where their parts lie.
+    """
+    squares = plan_squares(source.chunks)
+    token = tokenize(source.name, how)
+    rest, merged, name = f"{how.name}-rest-{token}", f"{how.name}-merge-{token}", f"{how.name}-{token}"
+    parts = [(source.name, i, j) for i, j in source.indices] + [(merged, k) for k in range(len(squares))]
+    tasks: dict[Any, Task] = {}
+    for k, part in enumerate(parts):
+        tasks[name, 0, k] = Task((name, 0, k), how.finish, TaskRef(part))
+    for k, square in enumerate(squares):
+        for n in square.members:
+            tasks[rest, n] = Task((rest, n), how.rest, TaskRef(parts[n]))
+        tasks[merged, k] = Task((merged, k), how.merge, List(*(TaskRef((rest, n)) for n in square.members)))
+    places = [place for row in plan_blocks(source.chunks) for place in row] + [square.place for square in squares]
+    return Blocks(source.extend(name, tasks), name, ((1,), (1,) * len(parts))), places
+
+
+def merge_tree_serial(blocks: list[list[Any]], how: Merge, chunks: Chunks) -> list[Any]:
+    """Run what `merge_tree` runs, in a plain loop over rows of blocks."""
+    parts = [block for row in blocks for block in row]
+    for square in plan_squares(chunks):
+        parts.append(how.merge([how.rest(parts[n]) for n in square.members]))
+    return [how.finish(part) for part in parts]
+
+
+def _span(first: Place, last: Place) -> Place:
+    return Place(first.row, first.col, last.row + last.height - first.row, last.col + last.width - first.col)
