@@ -1,0 +1,62 @@
+"""Arrays on disk that know which of their chunks are finished: Zarr v3, checksums, commit markers after the data.
+
+A store is a Zarr group on a local file system whose arrays share one grid. Arrays that are written together, such as
+the pixels of a scene and what was seen of it, are *committed* together: a marker for each chunk along y and x lists
+the chunk's files with their sizes and checksums, or that they are empty (Zarr writes no file for a chunk without data).
+The marker is written after the files; without it the chunk counts as not written. Markers lie in the folder of the
+first array, where no reader of Zarr looks.
+
+No file is synced to the disk one by one: after a power failure a chunk whose bytes were lost differs from its marker,
+which is seen when it is read, and most often when it is written again.
+
+- `files`: whole files, one writer, a full disk.
+- `group`: grid, attributes, arrays before they have chunks.
+- `codec`: pixels to the bytes of a chunk, and back.
+- `commits`: writing chunks and their markers, reading one chunk.
+- `reader`: windows of checked chunks, lazily.
+- `layers`: `write_layer` and `open_layer`, single rasters.
+"""
+
+from lakescale.store.codec import FILLS
+from lakescale.store.commits import Commits, Member
+from lakescale.store.files import locked, writing
+from lakescale.store.group import (
+    OWN,
+    Raster,
+    add_values,
+    as_json,
+    check_chunks,
+    describe,
+    is_store,
+    make_store,
+    open_array,
+    open_store,
+    same_grid,
+    stored_grid,
+)
+from lakescale.store.layers import open_layer, write_layer
+from lakescale.store.reader import StoredArray, lazy_array
+
+__all__ = [
+    "FILLS",
+    "OWN",
+    "Commits",
+    "Member",
+    "Raster",
+    "StoredArray",
+    "add_values",
+    "as_json",
+    "check_chunks",
+    "describe",
+    "is_store",
+    "lazy_array",
+    "locked",
+    "make_store",
+    "open_array",
+    "open_layer",
+    "open_store",
+    "same_grid",
+    "stored_grid",
+    "write_layer",
+    "writing",
+]

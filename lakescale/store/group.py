@@ -1,0 +1,185 @@
+"""The group of a store: its grid, what it tells of itself, and its arrays before they have chunks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from zarr.codecs import Crc32cCodec
+
+from lakescale.grid import Grid
+from lakescale.schema import InputError, X, Y
+from lakescale.store.codec import FILLS, codecs
+from lakescale.store.files import writing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+OWN, SPATIAL_REF = "lakescale", "spatial_ref"
+"""Attribute of the group that holds what is ours; the variable of the CRS."""
+FORMAT = 1
+_SAME_PX = 1e-3
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An array of a store, before it has chunks."""
+
+    leading: dict[str, int]
+    """Names and sizes of the axes before y and x; chunks are one wide there."""
+    chunk: tuple[int, int]
+    dtype: str
+    attrs: dict[str, Any]
+
+    def add_to(self, group: zarr.Group, name: str) -> None:
+        """Make the array, with the grid of its group."""
+        kind = np.dtype(self.dtype)
+        shape = group[Y].shape + group[X].shape  # type: ignore[union-attr]
+        group.create_array(
+            name,
+            shape=(*self.leading.values(), *shape),
+            chunks=(*(1 for _ in self.leading), *self.chunk),
+            dtype=kind,
+            fill_value=FILLS[kind.name],
+            compressors=codecs(kind),
+            dimension_names=[*self.leading, Y, X],
+            attributes={"grid_mapping": SPATIAL_REF, **self.attrs},
+        )
+
+
+def make_store(root: Path, grid: Grid, told: dict[str, Any], build: Callable[[zarr.Group], None]) -> None:
+    """Make a store with its grid and what ``build`` adds, all of it or nothing; `describe` reads ``told`` back.
+
+    Raises
+    ------
+    InputError
+        When something else is there.
+    RunError
+        When it cannot be written.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError("there is something else, no store of lakescale", str(root), "give another path")
+    partial = root.with_name(f"{root.name}.partial")
+    with writing(root):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        group = zarr.create_group(
+            partial, zarr_format=3, attributes={"Conventions": "CF-1.11", OWN: {"format": FORMAT, **told}}
+        )
+        for name, coord in grid.coords().items():
+            add_values(group, str(name), coord.to_numpy(), [str(dim) for dim in coord.dims], coord.attrs)
+        build(group)
+        partial.replace(root)
+
+
+def open_store(root: Path, kind: str, *, mode: str = "r") -> zarr.Group:
+    """Open the group of a store.
+
+    Raises
+    ------
+    InputError
+        When there is none, or of another kind.
+    """
+    problem = "there is no such store"
+    try:
+        group = zarr.open_group(root, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+        if describe(group)["kind"] == kind and describe(group)["format"] == FORMAT:
+            return group
+        problem = f"the store holds no {kind} of format {FORMAT}"
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # noqa: BLE001  (Zarr has many errors for what is no group)
+        problem = f"it is no store of lakescale: {str(error) or type(error).__name__}"
+    raise InputError(problem, str(root), "check the path; `lakescale ingest` writes cubes")
+
+
+def open_array(group: zarr.Group, name: str) -> Any:
+    """Open an array of a store; raise `InputError` where it is not there or damaged."""
+    problem = "it is not there"
+    try:
+        array = group[name]
+        if isinstance(array, zarr.Array):
+            return array
+    except Exception as error:  # noqa: BLE001  (as above)
+        problem = str(error) or type(error).__name__
+    mend = "write the store again, with overwrite where it is asked for"
+    raise InputError(f"the array {name!r} of the store cannot be opened: {problem}", str(group.store_path), mend)
+
+
+def is_store(root: Path) -> bool:
+    """Tell whether a Zarr group lies there, of whatever kind."""
+    return (root / "zarr.json").is_file()
+
+
+def describe(group: zarr.Group) -> dict[str, Any]:
+    """Read what the store tells of itself."""
+    told: Any = group.attrs[OWN]
+    return dict(told)
+
+
+def add_values(
+    group: zarr.Group, name: str, values: NDArray[Any], dims: list[str], attrs: dict[str, Any], *, chunk: int = 0
+) -> None:
+    """Add a small array, a coordinate, with a checksum, in one chunk (or in such as let it grow)."""
+    array = group.create_array(
+        name, shape=values.shape, chunks=tuple(chunk or size for size in values.shape), dtype=values.dtype,
+        compressors=[Crc32cCodec()], dimension_names=dims, attributes=dict(attrs),
+        config={"write_empty_chunks": True},
+    )  # fmt: skip
+    array[...] = values
+
+
+def stored_grid(group: zarr.Group) -> Grid:
+    """Read the grid of a store.
+
+    Raises
+    ------
+    InputError
+        When its coordinates are damaged.
+    """
+    problem = ""
+    try:
+        told = dict(group[SPATIAL_REF].attrs)
+        centres = {dim: np.asarray(group[dim][...]) for dim in (Y, X)}  # type: ignore[index]
+        transform = Affine.from_gdal(*(float(part) for part in str(told["GeoTransform"]).split()))
+        grid = Grid(GeoBox((len(centres[Y]), len(centres[X])), transform, str(told["crs_wkt"])))
+        if all(np.array_equal(grid.coords()[dim].to_numpy(), centres[dim]) for dim in (Y, X)):
+            return grid
+        problem = "they do not fit each other"
+    except Exception as error:  # noqa: BLE001  (as for `open_store`)
+        problem = str(error) or type(error).__name__
+    raise InputError(f"the coordinates of the store are damaged: {problem}", str(group.store_path), "write it again")
+
+
+def same_grid(one: Grid, other: Grid) -> bool:
+    """Tell whether two grids have the same pixels, to a thousandth of one."""
+    if one.shape != other.shape or one.crs != other.crs:
+        return False
+    (a, b, c, d, e, f), (a2, b2, c2, d2, e2, f2) = one.transform[:6], (~other.transform)[:6]
+    for row, col in product((0, one.shape[0]), (0, one.shape[1])):
+        x, y = a * col + b * row + c, d * col + e * row + f
+        if max(abs(a2 * x + b2 * y + c2 - col), abs(d2 * x + e2 * y + f2 - row)) > _SAME_PX:
+            return False
+    return True
+
+
+def check_chunks(side: Any) -> int:
+    """Refuse what is no side of a chunk."""
+    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+        raise InputError("chunks= must be a whole number of pixels", repr(side), "for example chunks=2048")
+    return side
+
+
+def as_json(attrs: Any) -> dict[str, Any]:
+    """Turn attributes into what JSON holds: numpy's numbers into Python's, what else is no JSON into text."""
+    return dict(json.loads(json.dumps(dict(attrs), default=lambda value: getattr(value, "tolist", value.__str__)())))

@@ -1,0 +1,216 @@
+"""Scenes to a cube: one scene a date, on one grid, with a DEM and GeoTIFFs beside it where they are asked for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dask
+import xarray as xr
+
+from lakescale.cluster import open_cluster
+from lakescale.cog import export_cog
+from lakescale.cube import chunk_of, open_cube, write_cube
+from lakescale.dem import open_dem
+from lakescale.grid import Grid
+from lakescale.regrid import regrid
+from lakescale.scene.mixed import TELL_CLOUD, open_parts
+from lakescale.scene.on_grid import choose_resampling, overlap
+from lakescale.scene.opening import find_assets
+from lakescale.schema import BAND, DEM, TIME, InputError
+from lakescale.store import is_store, write_layer
+from pipelines.sources import find_grid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lakescale.cube import Written
+    from pipelines.ingest_recipe import IngestRecipe
+    from pipelines.recipe import SceneRecipe
+
+log = logging.getLogger(__name__)
+_STAC = (".json", ".geojson")
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What an ingest wrote, and where it lies."""
+
+    cube: Path
+    dates: tuple[str, ...]
+    chunks_written: int
+    chunks_skipped: int
+    """Those that were finished before."""
+    seconds: float
+    """For the cube alone."""
+    mb_per_s: float
+    """Pixels written to the cube before compression, in megabytes a second; 0 where nothing was."""
+    cogs: tuple[Path, ...] = ()
+    """GeoTIFFs written by this call."""
+    dem: Path | None = None
+    dem_chunks_written: int = 0
+
+
+def ingest(recipe: IngestRecipe, *, overwrite: bool = False, progress: bool = False) -> IngestResult:
+    """Write scenes to a cube; run it again after a kill, and it goes on.
+
+    Parameters
+    ----------
+    recipe
+        The scenes, the cube, its grid, and what else is to be written.
+    overwrite
+        Whether dates that the cube has already, and an elevation model beside it, are written anew.
+    progress
+        Whether to show a progress bar on stderr.
+
+    Raises
+    ------
+    InputError
+        When the scenes cannot be used, or do not fit the cube.
+    RunError
+        When a worker dies, or the disk takes no more.
+    """
+    side = _side_of_chunks(recipe)
+    scenes = open_dates(recipe.scene.model_copy(update={"chunks": side}))
+    asks_grid = not is_store(recipe.out) or recipe.grid.model_dump(exclude_none=True)
+    grid = find_grid(recipe.grid, scenes[0], str(recipe.out)) if asks_grid else None
+    terrain = _open_terrain(recipe, side, Grid.of(scenes[0]))
+    with open_cluster(**recipe.cluster.model_dump(exclude_none=True)) as client:
+        if overwrite:
+            _forget_cogs(recipe.out, scenes)
+        start = time.perf_counter()
+        options: dict[str, Any] = {"overwrite": overwrite, "client": client, "progress": progress}
+        done = write_cube(scenes, recipe.out, grid=grid, chunks=side, **options)
+        seconds = time.perf_counter() - start
+        cogs = _write_cogs(recipe, done) if recipe.cog else ()
+        dem, dem_chunks = (None, 0) if terrain is None else _write_terrain(recipe, terrain, **options)
+    rate = done.pixel_bytes / 1e6 / seconds
+    numbers = done.chunks_written, done.chunks_skipped, seconds, rate
+    return IngestResult(recipe.out, done.dates, *numbers, cogs=cogs, dem=dem, dem_chunks_written=dem_chunks)
+
+
+def describe_plan(recipe: IngestRecipe) -> dict[str, Any]:
+    """Say what an ingest would write, without computing: dates, grid, chunks and bytes before compression."""
+    side = _side_of_chunks(recipe)
+    scenes = open_dates(recipe.scene.model_copy(update={"chunks": side}))
+    there = is_store(recipe.out)
+    grid = Grid.of(open_cube(recipe.out)) if there else find_grid(recipe.grid, scenes[0], str(recipe.out))
+    height, width = grid.shape
+    days = [str(scene[TIME].to_numpy().astype("datetime64[D]")) for scene in scenes]
+    pixel_bytes = sum(scene.sizes[BAND] * scene.dtype.itemsize + 1 for scene in scenes)
+    return {
+        "cube": f"{recipe.out}" + (", which is there: its dates stay" if there else ""),
+        "dates": ", ".join(days),
+        "bands": ", ".join(str(name) for name in scenes[0][BAND].to_numpy()),
+        "grid": f"{height} x {width} pixels of {grid.pixel_size_m:g} m, {grid.crs.to_string()[:40]}",
+        "chunks a date": -(-height // side) * -(-width // side),
+        "bytes before compression": pixel_bytes * height * width,
+    }
+
+
+def open_dates(asked: SceneRecipe) -> list[xr.DataArray]:
+    """Open one scene for each date among the files, in order of time; bands of other grids are brought to the finest.
+
+    Raises
+    ------
+    InputError
+        When no date is known, or a scene cannot be opened.
+    """
+    options = asked.model_dump(exclude={"source", "date"})
+    by_day = sort_by_day(asked.source) if asked.date is None else {}
+    if len(by_day) > 1:
+        scenes = [_open(files, options) for _, files in sorted(by_day.items())]
+    else:
+        scenes = [_open(asked.source, options | {"date": asked.date})]
+    for scene in scenes:
+        if TIME not in scene.coords:
+            item = str(scene.attrs.get("source", asked.source))
+            raise InputError("no date can be read from the names", item, "give one: --date 2019-07-23")
+    return scenes
+
+
+def sort_by_day(sources: list[str]) -> dict[str, list[str]]:
+    """Sort files by the date in their names; a STAC item stays as it is, files without a date are left out."""
+    by_day: dict[str, list[str]] = {}
+    undated = []
+    for source in sources:
+        for asset in find_assets(source):
+            path = source if source.lower().endswith(_STAC) else asset.path
+            if asset.day is None:
+                undated.append(asset.name)
+            elif path not in (files := by_day.setdefault(asset.day.isoformat(), [])):
+                files.append(path)
+    if by_day and undated:
+        log.warning("left out, since their names hold no date: %s", ", ".join(undated))
+    return by_day
+
+
+def _side_of_chunks(recipe: IngestRecipe) -> int:
+    """Choose the chunks: those asked for, else those of the cube that is there."""
+    if "chunks" in recipe.scene.model_fields_set or not is_store(recipe.out):
+        return recipe.scene.chunks
+    return max(chunk_of(recipe.out))
+
+
+def _open(files: list[str], options: dict[str, Any]) -> xr.DataArray:
+    """Open a scene with all its bands, those of other grids among them."""
+    wanted = options["bands"]
+    scene, beside = open_parts(files[0] if len(files) == 1 else files, **options, beside=wanted or TELL_CLOUD)
+    alike = [part for part in beside if part.dtype == scene.dtype]
+    if alike:
+        with dask.config.set({"array.rechunk.method": "tasks"}):
+            parts = [scene, *alike]
+            joined = xr.concat(parts, BAND, coords="minimal", compat="override", combine_attrs="override")
+            scene = joined.chunk({BAND: -1})
+    if wanted:
+        there = [str(name) for name in scene[BAND].to_numpy()]
+        if lacking := [name for name in wanted if name not in there]:
+            what = f"no band {', '.join(lacking)}"
+            raise InputError(what, str(scene.attrs.get("source", files)), f"choose among bands: {', '.join(there)}")
+        scene = scene if there == wanted else scene.sel({BAND: wanted})
+    return scene
+
+
+def _open_terrain(recipe: IngestRecipe, side: int, grid: Grid) -> xr.DataArray | None:
+    asked = recipe.dem
+    if asked is None:
+        return None
+    source: Any = asked.source[0] if len(asked.source) == 1 else asked.source
+    terrain = open_dem(source, chunks=side, overlap=asked.overlap, nodata=asked.nodata)
+    if not overlap(Grid.of(terrain), grid):
+        raise InputError(
+            "the DEM misses the scenes", str(terrain.attrs.get("source", source)), "give one that covers them"
+        )
+    return terrain
+
+
+def _write_terrain(recipe: IngestRecipe, terrain: xr.DataArray, **options: Any) -> tuple[Path, int]:
+    """Bring elevations to the cube's grid: averaged where it is much coarser, else bilinear."""
+    cube = open_cube(recipe.out)
+    grid, chunks = Grid.of(cube), cube.data.chunks[-2:]
+    how = choose_resampling(Grid.of(terrain), grid)
+    placed = regrid(terrain, grid, resampling=how, chunks=chunks).assign_attrs(terrain.attrs | {"resampling": how})
+    store = recipe.out.with_name("dem.zarr")
+    side = max(axis[0] for axis in chunks)
+    return store, write_layer(placed, store, DEM, chunks=side, **options)
+
+
+def _cog_path(store: Path, day: str) -> Path:
+    return store.with_name(f"{store.stem}_{day}.tif")
+
+
+def _forget_cogs(store: Path, scenes: list[xr.DataArray]) -> None:
+    """Take away the GeoTIFFs of dates that are to be written anew."""
+    for scene in scenes:
+        _cog_path(store, str(scene[TIME].to_numpy().astype("datetime64[D]"))).unlink(missing_ok=True)
+
+
+def _write_cogs(recipe: IngestRecipe, done: Written) -> tuple[Path, ...]:
+    """Write the GeoTIFFs that are not there yet."""
+    missing = [day for day in done.dates if not _cog_path(recipe.out, day).exists()]
+    cube = open_cube(recipe.out) if missing else None
+    if cube is None:
+        return ()
+    return tuple(export_cog(cube.sel({TIME: day}), _cog_path(recipe.out, day)) for day in missing)

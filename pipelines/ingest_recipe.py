@@ -1,0 +1,57 @@
+"""The recipe of an ingest: which scenes go to which cube, on which grid, and what else is written."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  (pydantic reads it)
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lakescale.schema import InputError
+from pipelines.recipe import ClusterRecipe, DemRecipe, GridRecipe, SceneRecipe
+
+
+class IngestRecipe(BaseModel):
+    """Scenes of one or many dates to one cube."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scene: SceneRecipe
+    """Files of any number of dates; ``date`` chooses one. ``chunks`` are those of a new cube."""
+    out: Path
+    """The cube, such as ``cube.zarr``."""
+    grid: GridRecipe = GridRecipe()
+    """Of a new cube; by default the first scene's."""
+    dem: DemRecipe | None = None
+    """Elevations to bring to the cube's grid, as ``dem.zarr`` beside it."""
+    cog: bool = False
+    """Whether each date is also written as ``OUT_2019-07-23.tif`` beside the cube."""
+    cluster: ClusterRecipe = ClusterRecipe()
+
+
+def read_ingest_recipe(**options: Any) -> IngestRecipe:
+    """Build a recipe from options; those that are None are left out.
+
+    Parameters
+    ----------
+    options
+        Fields of `IngestRecipe`; nested ones as ``scene__source``, ``grid__crs``, ``cluster__workers``.
+
+    Raises
+    ------
+    InputError
+        When a value is not allowed.
+    """
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None:
+            section, _, field = name.partition("__")
+            (values.setdefault(section, {}) if field else values)[field or section] = value
+    problem = ("", "")
+    try:
+        return IngestRecipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        problem = f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})", where
+    raise InputError(problem[0], problem[1], "see lakescale ingest --help")
