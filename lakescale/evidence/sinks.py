@@ -1,0 +1,320 @@
+"""Evidence from elevation: sinks, where water can stand."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import shapely
+
+from lakescale.chunks import PackedBits, Stitch, map_tiles, read_again, stitch
+from lakescale.depressions import fill_tiled
+from lakescale.grid import Grid
+from lakescale.kernels.components import find_parts, paint
+from lakescale.polygons import areas_m2, to_map
+from lakescale.regions import Ring, join_rings, like, ring_of
+from lakescale.schema import SINK, InputError, X, Y
+from lakescale.whitebox import fill_array, find_binary, require_memory
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from lakescale.chunks import Place
+
+_LOG = logging.getLogger(__name__)
+
+ENGINES = ("tiled", "whitebox")
+VOIDS = ("wall", "outlet")
+_EXACT_IN_FLOAT32 = 2**24
+_AREA_STEP_PX = 64
+_AREA_UNIT_M2 = 2.0**-16
+"""Areas are added as whole multiples of this: such sums do not depend on their order, and reach 1.4e8 km2."""
+_BLOCK = np.dtype([("depth", np.float32), ("area", np.int64)])
+
+
+def fill_depressions(dem: xr.DataArray, *, engine: str = "tiled", nodata: str = "wall") -> xr.DataArray:
+    """Raise every cell to the lowest level at which water would leave it.
+
+    Cells are 8-connected, and water leaves at the mosaic's edge and at outlets. Voids joined to the edge (8-connected)
+    are outlets; land that can reach no outlet keeps its elevation. Lazy.
+
+    Parameters
+    ----------
+    dem
+        ``(y, x)``, m, any integer or float type; NaN = void. It is cast to float32 first (whole numbers beyond 2**24
+        lose digits: a warning is logged).
+    engine
+        ``tiled``: exact, in tiles, for mosaics of any size. ``whitebox``: WhiteboxTools' FillDepressions (flats not
+        fixed) on the whole array in one task of one machine, in a temporary folder there; the same answer. It must be
+        installed where the graph is built and where it is computed.
+    nodata
+        What enclosed voids are: ``wall`` (nothing leaves through them) or ``outlet``.
+
+    Returns
+    -------
+    xr.DataArray
+        float32 ``(y, x)``, m, NaN in voids; never below the DEM.
+
+    Raises
+    ------
+    InputError
+        When the DEM is not ``(y, x)`` of numbers, holds infinities (when computed), the engine or nodata is unknown,
+        WhiteboxTools is not installed, or the DEM does not fit into memory for it.
+    RunError
+        When WhiteboxTools dies ten times (when computed).
+
+    References
+    ----------
+    Barnes, Lehman, Mulla (2014), Priority-flood, doi:10.1016/j.cageo.2013.04.024.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> bowl = xr.DataArray(np.array([[3, 3, 3], [3, 1, 2], [3, 3, 3]]), dims=("y", "x"))
+    >>> fill_depressions(bowl).values[1]
+    array([3., 2., 2.], dtype=float32)
+    """
+    for name, value, known in (("engine", engine, ENGINES), ("nodata", nodata, VOIDS)):
+        if value not in known:
+            raise InputError(f"unknown {name} {value!r}", _name(dem), f"{name} is one of {', '.join(known)}")
+    return fill_tiled(dem, nodata=nodata) if engine == "tiled" else _fill_whole(dem, nodata)
+
+
+def sink_depth(
+    dem: xr.DataArray,
+    *,
+    engine: str = "tiled",
+    nodata: str = "wall",
+    min_depth_m: float = 0.0,
+    min_area_m2: float = 0.0,
+) -> xr.DataArray:
+    """Compute how deep each cell lies below the level at which its sink would overflow.
+
+    Over a lake that was full when the DEM was made, the DEM holds the water's surface: such a sink has no depth. Lazy.
+    With a least depth or area, the cells of all sinks wait in memory while sinks that cross chunks are put together:
+    12 bytes a cell of a sink, and 64 bytes a border pixel of a chunk in the solving task.
+
+    Parameters
+    ----------
+    dem, engine, nodata
+        See `fill_depressions`.
+    min_depth_m
+        Leave out sinks (8-connected) whose deepest cell is less deep, in m.
+    min_area_m2
+        Leave out sinks of a smaller true area, in m2 (as `lakescale.polygons.areas_m2`; the area of a pixel is
+        interpolated between its exact values every 64 pixels).
+
+    Returns
+    -------
+    xr.DataArray
+        float32 ``(y, x)``, m; 0 where there is no sink, NaN in voids; named ``sink_depth``.
+
+    Raises
+    ------
+    InputError
+        As `fill_depressions`; when a least value is negative, or an area is asked for without a CRS.
+    """
+    for name, least in (("min_depth_m", min_depth_m), ("min_area_m2", min_area_m2)):
+        if not 0 <= least < np.inf:
+            raise InputError(f"{name} must be 0 or more, got {least!r}", "sink_depth")
+    filled = fill_depressions(dem, engine=engine, nodata=nodata)
+    # with keys of its own the DEM is read again here; else its chunks would wait in memory while the seams are solved
+    again = read_again(_array(dem), "sink-depth")
+    depth = map_tiles(_subtract, filled.data, again, depth=0, name="sink-depth", dtype=np.float32)
+    if min_depth_m > 0 or min_area_m2 > 0:
+        depth = _drop_small(depth, Grid.of(dem) if min_area_m2 > 0 else None, min_depth_m, min_area_m2)
+    return like(dem, depth).rename("sink_depth")
+
+
+def sink_mask(
+    dem: xr.DataArray,
+    *,
+    engine: str = "tiled",
+    nodata: str = "wall",
+    min_depth_m: float = 0.0,
+    min_area_m2: float = 0.0,
+) -> xr.DataArray:
+    """Tell which cells lie in a sink; see `sink_depth`.
+
+    Returns
+    -------
+    xr.DataArray
+        Bool ``(y, x)``, True in a sink, False in voids; named ``sink``.
+    """
+    depth = sink_depth(dem, engine=engine, nodata=nodata, min_depth_m=min_depth_m, min_area_m2=min_area_m2)
+    mask = map_tiles(_is_deep, depth.data, depth=0, name="sink-mask", dtype=bool)
+    return like(depth, mask).rename(SINK)
+
+
+# -- filling
+
+
+def _fill_whole(dem: xr.DataArray, nodata: str) -> xr.DataArray:
+    """Fill in one task."""
+    name = _name(dem)
+    if dem.dims != (Y, X):
+        raise InputError(f"a DEM needs the dims ('y', 'x'), got {dem.dims}", name, "select one band and one time")
+    if dem.dtype.kind not in "iuf":
+        raise InputError(f"a DEM must be integer or float, got {dem.dtype}", name, "convert it with astype('float32')")
+    if not dem.size:
+        raise InputError(f"a DEM without cells, shape {dem.shape}", name, "check the selection before filling")
+    find_binary()
+    require_memory((dem.sizes[Y], dem.sizes[X]))
+    array = _array(dem)
+    ready = map_tiles(_ready, array, depth=0, name="dem-float32", dtype=np.float32, options={"name": name})
+    options = {"nodata": nodata}
+    filled = map_tiles(fill_array, ready.rechunk(-1), depth=0, name="whitebox", dtype=np.float32, options=options)
+    return like(dem, filled.rechunk(array.chunks))
+
+
+def _array(dem: xr.DataArray) -> da.Array:
+    return dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1, name=False)
+
+
+def _ready(block: NDArray[Any], *, name: str) -> NDArray[np.float32]:
+    """Cast to float32, -0.0 to 0.0; refuse infinities."""
+    if block.dtype.kind in "iu" and block.dtype.itemsize > 2 and block.size:  # noqa: PLR2004
+        largest = max(abs(int(block.min())), abs(int(block.max())))
+        if largest > _EXACT_IN_FLOAT32:
+            _LOG.warning("%s: whole numbers up to %d lose digits as float32, which is exact to 2**24", name, largest)
+    with np.errstate(over="ignore"):
+        values = block.astype(np.float32) + np.float32(0)
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        wrong = f"{infinite} infinite elevations in a block of {block.shape}"
+        raise InputError(wrong, name, "make them void: dem.where(np.isfinite(dem)), or give open_dem their nodata")
+    return values
+
+
+def _subtract(filled: NDArray[np.float32], dem: NDArray[Any]) -> NDArray[np.float32]:
+    return filled - dem.astype(np.float32)
+
+
+def _is_deep(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return depth > 0
+
+
+def _name(dem: xr.DataArray) -> str:
+    return str(dem.name or "dem")
+
+
+# -- sinks that are large enough
+
+
+class _Cells(NamedTuple):
+    """The sink cells of a block, and its voids."""
+
+    sink: PackedBits
+    void: PackedBits
+    depth: NDArray[np.float32]
+    """Of the sink cells in raster order."""
+    area: NDArray[np.int64]
+    """In units of `_AREA_UNIT_M2`."""
+
+
+class _Sizes(NamedTuple):
+    ring: Ring
+    depth: NDArray[np.float32]
+    """Greatest depth of each ring part."""
+    area: NDArray[np.int64]
+
+
+def _drop_small(depth: da.Array, grid: Grid | None, min_depth_m: float, min_area_m2: float) -> da.Array:
+    """Keep the sinks that are deep and large, however many chunks they span."""
+    sized = da.map_blocks(
+        _add_area,
+        depth,
+        grid=grid,
+        token="sink-area",  # noqa: S106
+        dtype=_BLOCK,
+        meta=np.empty((0, 0), _BLOCK),
+    )
+    least = np.float32(min_depth_m), int(np.ceil(min_area_m2 / _AREA_UNIT_M2))
+    how = Stitch("sink-size", _measure, partial(_choose, least=least), partial(_keep_chosen, least=least), _pack)
+    return stitch(sized, how).to_array(np.float32)
+
+
+def _add_area(depth: NDArray[np.float32], *, grid: Grid | None, block_info: Any = None) -> NDArray[Any]:
+    out = np.zeros(depth.shape, _BLOCK)
+    out["depth"] = depth
+    if grid is not None:
+        (top, bottom), (left, right) = block_info[0]["array-location"]
+        out["area"] = np.rint(pixel_areas_m2(grid, range(top, bottom), range(left, right)) / _AREA_UNIT_M2)
+    return out
+
+
+def pixel_areas_m2(grid: Grid, rows: range, cols: range) -> NDArray[np.float64]:
+    """Compute true areas of pixels, ``(rows, cols)``, in m2; the same whatever the block they are asked with.
+
+    Exact (see `lakescale.polygons.areas_m2`) every 64 pixels of the whole grid, bilinear between; 0 where the grid
+    lies outside the world.
+    """
+    nodes = [np.arange(r.start // _AREA_STEP_PX, -(-r.stop // _AREA_STEP_PX) + 1) for r in (rows, cols)]
+    row, col = (axis.ravel() * _AREA_STEP_PX for axis in np.meshgrid(*nodes, indexing="ij"))
+    boxes = to_map(shapely.box(col, row, col + 1, row + 1), grid.transform)
+    areas = areas_m2(gpd.GeoSeries(boxes, crs=grid.crs)).reshape(len(nodes[0]), len(nodes[1]))
+    areas = np.where(np.isfinite(areas), areas, 0.0)
+    i, y = _cell_and_share(rows, nodes[0])
+    j, x = _cell_and_share(cols, nodes[1])
+    y, upper, lower = y[:, None], areas[i], areas[i + 1]
+    along = upper * (1 - y) + lower * y
+    return along[:, j] * (1 - x) + along[:, j + 1] * x
+
+
+def _cell_and_share(pixels: range, nodes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    at = np.arange(pixels.start, pixels.stop)
+    return at // _AREA_STEP_PX - nodes[0], (at % _AREA_STEP_PX) / _AREA_STEP_PX
+
+
+def _pack(block: NDArray[Any]) -> _Cells:
+    depth = block["depth"]
+    sink = depth > 0
+    return _Cells(PackedBits.of(sink), PackedBits.of(np.isnan(depth)), depth[sink], block["area"][sink])
+
+
+def _sizes(cells: _Cells) -> tuple[Any, NDArray[np.float32], NDArray[np.int64]]:
+    """Find the sinks of a block, their greatest depths and their areas."""
+    sink = cells.sink.unpack()
+    parts = find_parts(sink, connectivity=8)
+    number = paint(parts, np.arange(1, parts.n_parts + 1, dtype=np.int32), np.zeros(sink.shape, np.int32))[sink] - 1
+    depth, area = np.zeros(parts.n_parts, np.float32), np.zeros(parts.n_parts, np.int64)
+    np.maximum.at(depth, number, cells.depth)
+    np.add.at(area, number, cells.area)
+    return parts, depth, area
+
+
+def _measure(cells: _Cells) -> _Sizes:
+    parts, depth, area = _sizes(cells)
+    ring = ring_of(parts)
+    return _Sizes(ring, depth[ring.parts], area[ring.parts])
+
+
+def _choose(
+    sizes: list[list[_Sizes]], _places: list[list[Place]], *, least: tuple[np.float32, int]
+) -> list[list[NDArray[np.bool_]]]:
+    """Tell for each ring part whether its sink is kept."""
+    group, span = join_rings([[s.ring for s in row] for row in sizes], corners=True)
+    count = int(group.max(initial=-1)) + 1
+    depth, area = np.zeros(count, np.float32), np.zeros(count, np.int64)
+    np.maximum.at(depth, group, np.concatenate([s.depth for row in sizes for s in row]))
+    np.add.at(area, group, np.concatenate([s.area for row in sizes for s in row]))
+    chosen = (depth >= least[0]) & (area >= least[1])
+    return [[chosen[group[s]] for s in row] for row in span]
+
+
+def _keep_chosen(
+    cells: _Cells, ring_is_chosen: NDArray[np.bool_], *, least: tuple[np.float32, int]
+) -> NDArray[np.float32]:
+    parts, depth, area = _sizes(cells)
+    chosen = (depth >= least[0]) & (area >= least[1])
+    chosen[ring_of(parts).parts] = ring_is_chosen
+    out = np.zeros(cells.sink.shape, np.float32)
+    out[cells.sink.unpack()] = cells.depth
+    out[~paint(parts, chosen, np.zeros(out.shape, bool))] = 0
+    out[cells.void.unpack()] = np.nan
+    return out
