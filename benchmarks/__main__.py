@@ -1,4 +1,4 @@
-"""Run every race once and print the tables of README.md: ``python -m benchmarks [color polygonize label memory]``."""
+"""Run every race once, or those named, and print the tables of README.md: ``python -m benchmarks color ingest``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import sys
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import color_mask, label_regions, polygonize, scenes, worker_memory  # asv would list classes twice
+# Modules, since asv would list classes twice.
+from benchmarks import color_mask, fill_depressions, ingest, label_regions, polygonize, regrid, scenes, worker_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def print_races(benchmark: Any) -> None:
     """Print the races of one class, a line for each set of parameters."""
-    _print_head(*benchmark.param_names, "ours, s", "peer, s", "ratio", "lowest and highest")
+    _print_head(*getattr(benchmark, "param_names", ()), "ours, s", "peer, s", "ratio", "lowest and highest")
     for chosen, race in _run(benchmark, benchmark.race):
         ours, peer = (_spread(seconds, 2) for seconds in (race.ours_s, race.peer_s))
         _print_row(*chosen, ours, peer, f"**{race.ratio:.2f}**", f"{min(race.ratios):.2f} to {max(race.ratios):.2f}")
@@ -41,6 +42,9 @@ def print_memory(repeats: int = 3) -> None:
 TABLES: dict[str, Callable[[], None]] = {
     "color": lambda: print_races(color_mask.ColorMask()),
     "polygonize": lambda: print_races(polygonize.Polygonize()),
+    "fill": lambda: (print_races(fill_depressions.FillBlock()), print_races(fill_depressions.FillDepressions()))[0],
+    "ingest": lambda: print_races(ingest.Ingest()),
+    "regrid": lambda: print_races(regrid.Regrid()),
     "label": lambda: (print_tasks(), print_races(label_regions.LabelRegions()))[0],
     "memory": print_memory,
 }
@@ -54,7 +58,8 @@ def main(names: Sequence[str]) -> None:
 
 
 def _run(benchmark: Any, measure: Callable[..., Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    params = benchmark.params if len(benchmark.param_names) > 1 else (benchmark.params,)
+    names = getattr(benchmark, "param_names", ())
+    params = benchmark.params if len(names) > 1 else (benchmark.params,) if names else ()
     for chosen in product(*params):
         try:
             benchmark.setup(*chosen)

@@ -7,7 +7,13 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "cog": ["export_cog"],
+        "cube": ["open_cube", "write_cube"],
+        "dem": ["open_dem"],
+        "evidence.cloud": ["assess_cloud"],
         "evidence.color": ["color_mask", "index_mask", "water_index"],
+        "evidence.ice": ["ice_mask"],
+        "evidence.sinks": ["fill_depressions", "sink_depth", "sink_mask"],
         "grid": ["Grid"],
         "polygons": ["polygonize"],
         "regrid": ["regrid"],
@@ -15,6 +21,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "rules": ["PolygonRules"],
         "scene": ["open_scene", "seen_mask"],
         "scoring": ["Score", "score"],
+        "synthetic": ["make_region"],
+        "store": ["open_layer", "write_layer"],
         "schema": ["InputError", "LakescaleError", "RunError"],
     },
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lakescale.grid import Grid
 
-NOT_ON_ICE, EXCLUDED = "not on the ice", "overlaps an excluded area"
+NOT_ON_ICE, EXCLUDED, NO_SINK = "not on the ice", "overlaps an excluded area", "too little of it in sinks of the DEM"
 """Reasons why a candidate is no lake."""
 
 _SURROUNDINGS_PX = 3
@@ -48,6 +48,38 @@ def admit(
     if exclude is not None:
         reason[open_question & overlaps(geometry, exclude.geometry.values)] = EXCLUDED
     return candidates.assign(**{REASON: reason})
+
+
+def require_sinks(
+    candidates: gpd.GeoDataFrame, sinks: NDArray[Any], no_dem: NDArray[Any], *, least: float
+) -> gpd.GeoDataFrame:
+    """Drop candidates of which too little lies in sinks, where the DEM can tell.
+
+    A DEM of a full lake holds the lake's surface, which is no sink: ask for this where the basins were empty when
+    imaged.
+
+    Parameters
+    ----------
+    candidates
+        Polygons with a column ``reason``; only those ``kept`` so far are judged.
+    sinks, no_dem
+        Polygons of the sinks, and of where there is no elevation.
+    least
+        Least share (0..1) of a candidate in sinks, of the part that has elevations; one without any is not judged.
+    """
+    share, _ = sink_share(candidates.geometry.values, sinks, no_dem)
+    dropped = (candidates[REASON] == KEPT).to_numpy() & (share < least)
+    return candidates.assign(**{REASON: np.where(dropped, NO_SINK, candidates[REASON].to_numpy(object))})
+
+
+def sink_share(
+    geometry: NDArray[Any], sinks: NDArray[Any], no_dem: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share (0..1) of each polygon that lies in sinks, of the part with elevations (NaN without any); and that part."""
+    covered = 1 - covered_share(geometry, no_dem)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(covered > 0, covered_share(geometry, sinks) / covered, np.nan)
+    return np.clip(np.round(share, _SHARE_DECIMALS), 0, 1), covered
 
 
 def overlaps(geometry: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:

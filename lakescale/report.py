@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from lakescale.schema import AREA_M2, BAND, BLUE, GREEN, LAKE_ID, RED, X, Y
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import geopandas as gpd
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lakescale.grid import Grid
 
 _LARGEST_PX = 1600
-_KEPT_COLOR, _DROPPED_COLOR, _NOT_SEEN_GREY = "#ffd400", "#ff5a36", 0.35
+_KEPT_COLOR, _DROPPED_COLOR, _TRUE_COLOR, _NOT_SEEN_GREY = "#ffd400", "#ff5a36", "#e0218a", 0.35
 _NUMBERED = 60
 
 
@@ -86,6 +87,44 @@ def draw_quicklook(
     axes.ticklabel_format(useOffset=False, style="plain")
     axes.legend(handles=_legend(len(lakes), len(dropped)), loc="upper right", framealpha=0.85)
     figure.savefig(path, format="png", bbox_inches="tight")
+
+
+class Panel(NamedTuple):
+    """A picture beside others."""
+
+    image: NDArray[np.float32]
+    """From `overview`, computed."""
+    grid: Grid
+    lakes: gpd.GeoDataFrame
+    truth: gpd.GeoDataFrame
+    title: str
+
+
+def draw_panels(path: Path, panels: Sequence[Panel]) -> None:
+    """Draw dates side by side, with the lakes found over the true ones, and write a PNG.
+
+    Parameters
+    ----------
+    path
+        The PNG to write.
+    panels
+        At least one.
+    """
+    figure = Figure(figsize=(8 * len(panels), 8.6), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    for panel, axes in zip(panels, np.ravel(figure.subplots(1, len(panels))), strict=True):
+        left, bottom, right, top = panel.grid.bounds_xyxy
+        axes.imshow(_stretched(panel.image), extent=(left, right, bottom, top), interpolation="nearest")
+        axes.add_collection(_outlines(panel.truth, _TRUE_COLOR, 2.2))
+        axes.add_collection(_outlines(panel.lakes, _KEPT_COLOR, 0.9))
+        axes.set(title=panel.title, aspect="equal", xticks=[], yticks=[])
+    handles = [
+        Line2D([], [], color=_KEPT_COLOR, lw=2, label="lakes found"),
+        Line2D([], [], color=_TRUE_COLOR, lw=3, label="true lakes"),
+        Line2D([], [], color=str(_NOT_SEEN_GREY), lw=6, label="not seen"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.savefig(path, format="png")
 
 
 def _stretched(image: NDArray[np.float32]) -> NDArray[np.float32]:

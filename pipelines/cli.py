@@ -86,7 +86,8 @@ def _worth_telling(record: logging.LogRecord) -> bool:
 def map_command(
     scene: Annotated[list[str] | None, typer.Option(help="File, folder, glob or URL; repeat it for files.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
-    ice: Annotated[str | None, typer.Option(help="Ice outline: polygons in any CRS.")] = None,
+    dem: Annotated[list[str] | None, typer.Option(help="Elevations: file, tiles, folder, glob; adds sinks.")] = None,
+    ice: Annotated[str | None, typer.Option(help="Ice: polygons in any CRS, or a raster of percent.")] = None,
     aoi: Annotated[str | None, typer.Option(help="Area of interest: nothing outside it is a lake.")] = None,
     exclude: Annotated[str | None, typer.Option(help="Polygons whose touch drops a lake (mountains).")] = None,
     date: Annotated[str | None, typer.Option(help="Date of the scene, over the one in its name.")] = None,
@@ -94,6 +95,16 @@ def map_command(
     scale: Annotated[float | None, typer.Option(help="Reflectance = number * scale + offset.")] = None,
     offset: Annotated[float | None, typer.Option(help="See --scale.")] = None,
     nodata: Annotated[str | None, typer.Option(help="Value that means no data, or 'cup'.")] = None,
+    like: Annotated[str | None, typer.Option(help="Raster whose grid the run takes.")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of the run's grid, in metres [the scene's].")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel of the run's grid, m [the scene's].")] = None,
+    cloud: Annotated[str | None, typer.Option(help="auto, scl, moussavi, williamson or none.")] = None,
+    sinks_engine: Annotated[str | None, typer.Option(help="tiled or whitebox [tiled].")] = None,
+    dem_nodata: Annotated[float | None, typer.Option(help="Value that means no elevation.")] = None,
+    min_sink_depth_m: Annotated[float | None, typer.Option(help="Depth from which a sink counts, m [0.5].")] = None,
+    min_sink_share: Annotated[float | None, typer.Option(help="Share of a lake that must lie in sinks [0].")] = None,
+    ice_percent: Annotated[float | None, typer.Option(help="Of a raster: more than this is ice [50].")] = None,
+    largest_ice: Annotated[bool | None, typer.Option(help="Only the largest piece of ice counts [no].")] = None,
     evidence: Annotated[str | None, typer.Option(help="auto, color or index.")] = None,
     index_threshold: Annotated[float | None, typer.Option(help="NDWI_ice above which a pixel is water [0.25].")] = None,
     preset: Annotated[str | None, typer.Option(help="Polygon rules: lakescale or cup.")] = None,
@@ -126,11 +137,21 @@ def map_command(
     asked = read_recipe(
         recipe,
         scene__source=scene,
-        scene__bands=[name.strip() for name in bands.split(",")] if bands else None,
+        scene__bands=_names(bands),
         scene__nodata=_number_or_word(nodata),
         cluster__kind=cluster,
+        dem__source=dem or None,
+        dem__engine=sinks_engine,
+        dem__nodata=dem_nodata,
+        dem__min_depth_m=min_sink_depth_m,
+        ice__source=ice,
+        ice__min_percent=ice_percent,
+        ice__largest=largest_ice,
+        grid__like=like,
+        grid__crs=crs,
+        grid__resolution_m=resolution,
         **nested,
-        **{name: values[name] for name in ("out", "ice", "aoi", "exclude", "evidence", "index_threshold", "preset")},
+        **{name: values[name] for name in _PLAIN},
     )
     if dry_run:
         for name, value in plan(asked).items():
@@ -139,7 +160,109 @@ def map_command(
     _tell(map_lakes(asked, overwrite=overwrite, progress=True))
 
 
+_PLAIN = ("out", "aoi", "exclude", "cloud", "evidence", "index_threshold", "min_sink_share", "preset")
 _RULES = ("min_area_m2", "min_area_3857_m2", "max_elongation", "neck_px", "neck_rule", "fill_holes")
+
+
+@app.command("ingest")
+def ingest_command(
+    scene: Annotated[list[str] | None, typer.Option(help="File, folder, glob or URL of one or many dates.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The cube: cube.zarr.")] = None,
+    like: Annotated[str | None, typer.Option(help="Raster whose grid a new cube takes.")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of a new cube [the first scene's].")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel of a new cube, m [the first scene's].")] = None,
+    dem: Annotated[list[str] | None, typer.Option(help="Elevations, to dem.zarr beside the cube.")] = None,
+    dem_nodata: Annotated[float | None, typer.Option(help="Value that means no elevation.")] = None,
+    cog: Annotated[bool, typer.Option("--cog", help="Write each date as a GeoTIFF beside the cube, too.")] = False,
+    date: Annotated[str | None, typer.Option(help="Date of the scene; of many dates the one wanted.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Names of the bands wanted: red,green,blue.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Reflectance = number * scale + offset.")] = None,
+    offset: Annotated[float | None, typer.Option(help="See --scale.")] = None,
+    nodata: Annotated[str | None, typer.Option(help="Value that means no data, or 'cup'.")] = None,
+    chunks: Annotated[int | None, typer.Option(help="Side of a chunk of a new cube, pixels [2048].")] = None,
+    cluster: Annotated[str | None, typer.Option(help="local, threads, or a scheduler's address [local].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of workers [one a core].")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
+    dashboard: Annotated[str | None, typer.Option(help="Address of the dashboard [127.0.0.1:0]; none for off.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write dates anew that the cube has.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write scenes of one or many dates to a Zarr cube on one grid; run again after a kill, it goes on."""
+    from pipelines.ingest import describe_plan, ingest
+    from pipelines.ingest_recipe import read_ingest_recipe
+
+    _ = debug
+    values = locals()
+    asked = read_ingest_recipe(
+        scene__source=scene or None,
+        scene__bands=_names(bands),
+        scene__nodata=_number_or_word(nodata),
+        dem__source=dem or None,
+        dem__nodata=dem_nodata,
+        grid__like=like,
+        grid__crs=crs,
+        grid__resolution_m=resolution,
+        cluster__kind=cluster,
+        **{f"scene__{name}": values[name] for name in ("date", "scale", "offset", "chunks")},
+        **{f"cluster__{name}": values[name] for name in ("workers", "memory_limit", "dashboard")},
+        **{name: values[name] for name in ("out", "cog")},
+    )
+    if dry_run:
+        for name, value in describe_plan(asked).items():
+            typer.echo(f"{name}: {value}")
+        return
+    done = ingest(asked, overwrite=overwrite, progress=True)
+    typer.echo(f"{done.cube}: {', '.join(done.dates)}")
+    speed = f", {done.mb_per_s:.0f} MB/s" if done.chunks_written else ""
+    typer.echo(f"{done.chunks_written} chunks written, {done.chunks_skipped} were there{speed}")
+    for path in (*done.cogs, *filter(None, [done.dem])):
+        typer.echo(f"written: {path}")
+
+
+@app.command("score")
+def score_command(
+    lakes: Annotated[Path, typer.Argument(help="Vector file, or the folder of a run.")],
+    reference: Annotated[Path, typer.Argument(help="Vector file of the reference lakes.")],
+    rules: Annotated[str, typer.Option(help="strict or seed.")] = "strict",
+    out: Annotated[Path | None, typer.Option(help="Folder, or NAME.json, for the figures and the matches.")] = None,
+    lakes_layer: Annotated[str | None, typer.Option(help="Layer of the lakes.")] = None,
+    reference_layer: Annotated[str | None, typer.Option(help="Layer of the reference.")] = None,
+    as_one_group: Annotated[
+        bool, typer.Option(help="Score all against all, whatever image and region_num say.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Score lakes against a reference by the Cup's rules: true and false positives, what was missed, and why."""
+    from pipelines.evaluate import evaluate, format_score
+
+    _ = debug
+    layers = {"lakes_layer": lakes_layer, "reference_layer": reference_layer}
+    typer.echo(format_score(evaluate(lakes, reference, rules=rules, out=out, as_one_group=as_one_group, **layers)))
+    if out is not None:
+        typer.echo(f"written to {out}")
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for the scenes, the runs and the scores.")],
+    size: Annotated[int, typer.Option(min=256, help="Side of the region, pixels of 10 m.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Another region for every number.")] = 1,
+    cluster: Annotated[str, typer.Option(help="local, threads, or a scheduler's address.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers [one a core].")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo in the folder.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Make up two dates of an ice sheet, map them from files, and score the lakes against the truth."""
+    from pipelines.demo import run_demo
+
+    _ = debug
+    for line in run_demo(out, size=size, seed=seed, cluster=cluster, workers=workers, overwrite=overwrite):
+        typer.echo(line)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return [name.strip() for name in text.split(",")] if text else None
 
 
 def _number_or_word(text: str | None) -> Any:

@@ -12,33 +12,29 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from lakescale.areas import area_mask, read_areas
 from lakescale.cluster import compute, describe, open_cluster
-from lakescale.evidence.color import color_mask, index_mask
-from lakescale.fusion import admit, covered_share, seen_share
-from lakescale.grid import Grid
+from lakescale.evidence.ice import keep_largest, require_ice
+from lakescale.fusion import admit, covered_share, require_sinks, seen_share, sink_share
 from lakescale.polygons import polygonize
 from lakescale.report import draw_quicklook, overview
 from lakescale.rules import outline_candidates
-from lakescale.scene import open_scene, seen_mask
+from lakescale.scene import seen_mask
 from lakescale.schema import (
     AREA_3857_M2,
     AREA_M2,
     BAND,
-    BLUE,
-    COLOR,
-    GREEN,
-    INDEX,
+    DEM,
+    ICE,
     KEPT,
     LABEL,
     LAKE_ID,
     LAKE_TIME,
     REASON,
-    RED,
     SEEN_SHARE,
-    InputError,
+    SINK,
 )
 from pipelines.run_folder import RunFolder
+from pipelines.sources import Sources, find_evidence, open_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,17 +45,6 @@ if TYPE_CHECKING:
     from pipelines.recipe import MapRecipe
 
 _LARGE_ENOUGH_TO_DRAW = 0.2  # of the least lake: smaller specks would hide the picture
-
-
-@dataclass
-class Sources:
-    """What a run starts from."""
-
-    scene: xr.DataArray
-    grid: Grid
-    ice: gpd.GeoDataFrame | None
-    aoi: gpd.GeoDataFrame | None
-    exclude: gpd.GeoDataFrame | None
 
 
 @dataclass
@@ -96,9 +81,8 @@ def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = Fa
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
-        sources, notes = open_sources(recipe)
-        evidence, evidence_notes = find_evidence(sources, recipe)
-        notes += evidence_notes
+        sources = open_sources(recipe)
+        evidence = find_evidence(sources, recipe)
     folder = RunFolder.check(recipe, overwrite=overwrite)
     try:
         with open_cluster(recipe.cluster.kind, **_cluster_options(recipe)) as client:
@@ -106,25 +90,25 @@ def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = Fa
             with _timed(seconds, "compute"):
                 products = compute_products(sources, evidence, recipe, progress=progress)
         with _timed(seconds, "lakes"):
-            candidates = judge_candidates(products, sources)
+            candidates = judge_candidates(products, sources, recipe)
             lakes = name_lakes(candidates, products, sources, evidence)
-            notes.append(_say_what_was_seen(products["seen_share"]))
+            sources.notes += _say_what_was_seen(products)
         with _timed(seconds, "write"):
             folder.claim()
             write_products(folder, lakes, candidates, products, sources, recipe)
-        folder.finish(**_facts(sources, lakes, candidates, notes), seconds=seconds, cluster=cluster)
+        folder.finish(**_facts(sources, lakes, candidates), seconds=seconds, cluster=cluster)
     except BaseException as error:
         folder.fail(error)
         raise
-    return MapResult(recipe.out, lakes, candidates, notes, seconds)
+    return MapResult(recipe.out, lakes, candidates, sources.notes, seconds)
 
 
 def plan(recipe: MapRecipe) -> dict[str, Any]:
     """Say what a run would do, without computing: chunks, tasks and bytes a chunk."""
-    sources, notes = open_sources(recipe)
-    evidence, evidence_notes = find_evidence(sources, recipe)
+    sources = open_sources(recipe)
+    evidence = find_evidence(sources, recipe)
     scene = sources.scene
-    graphs = [frame.__dask_graph__() for frame in _lazy_products(sources, evidence, recipe)[:2]]
+    graphs = [lazy.__dask_graph__() for lazy in _lazy_products(sources, evidence, recipe).values()]
     chunk_px = int(np.prod([max(axis) for axis in scene.chunks[-2:]])) if scene.chunks else scene.size
     return {
         "scene": scene.attrs.get("source", ""),
@@ -132,125 +116,74 @@ def plan(recipe: MapRecipe) -> dict[str, Any]:
         "chunks": int(np.prod([len(axis) for axis in scene.chunks[-2:]])) if scene.chunks else 1,
         "tasks": len({key for graph in graphs for key in graph}),
         "bytes a chunk read": chunk_px * scene.sizes[BAND] * scene.dtype.itemsize,
-        "notes": notes + evidence_notes,
+        "notes": sources.notes,
     }
 
 
-def open_sources(recipe: MapRecipe) -> tuple[Sources, list[str]]:
-    """Open the scene and its areas, and refuse what cannot be mapped."""
-    asked = recipe.scene
-    source = asked.source[0] if len(asked.source) == 1 else asked.source
-    scene = open_scene(
-        source,
-        bands=asked.bands,
-        date=asked.date,
-        scale=asked.scale,
-        offset=asked.offset,
-        nodata=asked.nodata,
-        chunks=asked.chunks,
-    )
-    item = str(scene.attrs.get("source", source))
-    grid = Grid.of(scene)
-    grid.require_metres(item)
-    if "time" not in scene.coords:
-        raise InputError("no date can be read from the names of the scene", item, "give one: --date 2019-07-23")
-    areas = {
-        name: read_areas(path, grid, what=what, may_miss=name == "exclude") if path else None
-        for name, path, what in (
-            ("ice", recipe.ice, "ice outline"),
-            ("aoi", recipe.aoi, "area of interest"),
-            ("exclude", recipe.exclude, "excluded area"),
-        )
-    }
-    notes = [f"date {str(scene.time.values)[:10]}: {scene.attrs.get('date_source', '')}"]
-    notes.append(f"values: {scene.attrs.get('radiometry_source', scene.dtype)}")
-    if scene.attrs.get("skipped"):
-        notes.append(f"skipped, not a georeferenced band: {scene.attrs['skipped']}")
-    if areas["exclude"] is not None and not len(areas["exclude"]):
-        notes.append("exclude: none of its polygons lies in the scene")
-    if areas["ice"] is None:
-        notes.append("ice: none given, so no candidate is dropped for lying off it")
-    return Sources(scene, grid, **areas), notes
-
-
-def find_evidence(sources: Sources, recipe: MapRecipe) -> tuple[dict[str, xr.DataArray], list[str]]:
-    """Build the masks of water that the scene allows (lazy), and say which it does not."""
-    scene = sources.scene
-    bands = {str(name) for name in scene[BAND].values}
-    region = None
-    if sources.aoi is not None:
-        region = area_mask(sources.aoi, sources.grid, chunks=scene.data.chunks[-2:], name="aoi")
-    missing = {COLOR: _why_no_color(scene, bands), INDEX: _why_no_index(scene, bands)}
-    wanted = (COLOR, INDEX) if recipe.evidence == "auto" else (recipe.evidence,)
-    if recipe.evidence == INDEX and not {RED, BLUE} - bands:
-        missing[INDEX] = ""  # asked for by name: a ranking is better than nothing
-    evidence = {}
-    if COLOR in wanted and not missing[COLOR]:
-        evidence[COLOR] = color_mask(scene, region=region)
-    if INDEX in wanted and not missing[INDEX]:
-        mask = index_mask(scene, threshold=recipe.index_threshold)
-        evidence[INDEX] = mask if region is None else mask & region
-    notes = [f"{name}: no evidence, {why}" for name, why in missing.items() if why and name in wanted]
-    notes.append("cloud not assessed: clouded pixels count as seen")
-    if not evidence:
-        raise InputError(
-            f"the scene (bands {', '.join(sorted(bands))}, {scene.dtype}) gives no evidence of water: "
-            f"{'; '.join(notes[:-1])}",
-            str(scene.attrs.get("source", "scene")),
-            "give blue and red as reflectance, or red, green and blue as 8-bit RGB",
-        )
-    return evidence, notes
-
-
-def _why_no_color(scene: xr.DataArray, bands: set[str]) -> str:
-    if lacking := [name for name in (RED, GREEN, BLUE) if name not in bands]:
-        return f"the scene has no {' and no '.join(lacking)}"
-    return "" if scene.dtype == np.uint8 else "color thresholds are for 8-bit RGB and this is reflectance"
-
-
-def _why_no_index(scene: xr.DataArray, bands: set[str]) -> str:
-    if lacking := [name for name in (RED, BLUE) if name not in bands]:
-        return f"the scene has no {' and no '.join(lacking)}"
-    return "the water index of stretched 8-bit RGB is only a ranking" if scene.dtype == np.uint8 else ""
-
-
-def _lazy_products(sources: Sources, evidence: dict[str, xr.DataArray], recipe: MapRecipe) -> list[Any]:
+def _lazy_products(sources: Sources, evidence: dict[str, xr.DataArray], recipe: MapRecipe) -> dict[str, Any]:
     masks = list(evidence.values())
     water = masks[0] if len(masks) == 1 else masks[0] | masks[1]
     seen = seen_mask(sources.scene)
-    return [
-        outline_candidates(water, recipe.polygon_rules),
-        polygonize(~seen),
-        overview(sources.scene, seen),
-        *(polygonize(mask) for mask in masks),
-    ]
+    lazy = {
+        "candidates": outline_candidates(water, recipe.polygon_rules),
+        "not_seen": polygonize(~seen),
+        "image": overview(sources.scene, seen),
+        **{name: polygonize(mask) for name, mask in evidence.items()},
+    }
+    if sources.terrain:
+        lazy |= {SINK: polygonize(sources.terrain[SINK]), "no_dem": polygonize(~sources.terrain[DEM])}
+    if sources.ice_raster is not None:
+        lazy[ICE] = polygonize(sources.ice_raster)
+    return lazy
 
 
 def compute_products(
     sources: Sources, evidence: dict[str, xr.DataArray], recipe: MapRecipe, *, progress: bool
 ) -> dict[str, Any]:
-    """Compute everything that comes from pixels, in one graph."""
+    """Compute everything that comes from pixels, in one graph: frames become their outlines."""
     lazy = _lazy_products(sources, evidence, recipe)
-    candidates, not_seen, image, *outlines = compute(*lazy, progress=progress, description="pixels to candidates")
+    found = compute(*lazy.values(), progress=progress, description="pixels to candidates")
+    products = dict(zip(lazy, found, strict=True))
+    candidates, image = products.pop("candidates"), np.asarray(products.pop("image"))
+    outlines = {name: frame.geometry.values for name, frame in products.items()}
     pixels = shapely.area(sources.grid.geobox.extent.geom)
-    return {
-        "candidates": candidates,
-        "seen_share": 1 - not_seen.geometry.area.sum() / pixels,
-        "not_seen": not_seen.geometry.values,
-        "image": np.asarray(image),
-        **{name: frame.geometry.values for name, frame in zip(evidence, outlines, strict=True)},
+    shares = {
+        f"{name}_share": 1 - shapely.area(outlines[name]).sum() / pixels
+        for name in ("not_seen", "no_dem")
+        if name in outlines
     }
+    return {"candidates": candidates, "image": image, **shares, **outlines}
 
 
-def _say_what_was_seen(share: float) -> str:
-    return f"seen: {share:.1%} of the scene" + ("" if share > 0 else "; whether there are lakes is not known")
+def _say_what_was_seen(products: dict[str, Any]) -> list[str]:
+    share = products["not_seen_share"]
+    notes = [f"seen: {share:.1%} of the scene" + ("" if share > 0 else "; whether there are lakes is not known")]
+    if len(products.get("no_dem", ())):
+        covered = products["no_dem_share"]
+        notes.append(f"warning: the DEM covers {covered:.1%} of the scene; elsewhere sinks are not seen")
+    return notes
 
 
-def judge_candidates(products: dict[str, Any], sources: Sources) -> gpd.GeoDataFrame:
+def judge_candidates(products: dict[str, Any], sources: Sources, recipe: MapRecipe) -> gpd.GeoDataFrame:
     """Order the candidates and give each its last reason."""
     order = [LABEL, REASON, AREA_M2]
     candidates = products["candidates"].sort_values(order, kind="stable").reset_index(drop=True)
-    return admit(candidates, ice=sources.ice, exclude=sources.exclude)
+    candidates = admit(candidates, ice=find_ice(products, sources, recipe), exclude=sources.exclude)
+    if recipe.min_sink_share:
+        least = recipe.min_sink_share
+        candidates = require_sinks(candidates, products[SINK], products["no_dem"], least=least)
+    return candidates
+
+
+def find_ice(products: dict[str, Any], sources: Sources, recipe: MapRecipe) -> gpd.GeoDataFrame | None:
+    """Take the ice of a vector file or of a raster, or only its largest pieces."""
+    ice = sources.ice
+    if ICE in products:
+        ice = gpd.GeoDataFrame(geometry=products[ICE], crs=sources.grid.crs)
+        require_ice(ice, str(recipe.ice and recipe.ice.source))
+    if ice is None or recipe.ice is None or not recipe.ice.largest:
+        return ice
+    return keep_largest(ice, sources.aoi)
 
 
 def name_lakes(
@@ -272,6 +205,9 @@ def name_lakes(
         SEEN_SHARE: seen_share(geometry, products["not_seen"], sources.grid),
         REASON: kept[REASON],
     }
+    if SINK in products:
+        share, covered = sink_share(geometry, products[SINK], products["no_dem"])
+        columns |= {"sink_share": share, "dem_share": covered}
     return gpd.GeoDataFrame(columns, geometry=kept.geometry, crs=kept.crs)
 
 
@@ -310,7 +246,7 @@ def _cluster_options(recipe: MapRecipe) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _facts(sources: Sources, lakes: gpd.GeoDataFrame, candidates: gpd.GeoDataFrame, notes: list[str]) -> dict[str, Any]:
+def _facts(sources: Sources, lakes: gpd.GeoDataFrame, candidates: gpd.GeoDataFrame) -> dict[str, Any]:
     counts = pd.Series(candidates[REASON]).value_counts().sort_index()
     return {
         "fingerprint": sources.scene.data.name,
@@ -319,7 +255,7 @@ def _facts(sources: Sources, lakes: gpd.GeoDataFrame, candidates: gpd.GeoDataFra
         "lakes": len(lakes),
         "area_m2": float(lakes[AREA_M2].sum()),
         "candidates": {str(k): int(v) for k, v in counts.items()},
-        "notes": notes,
+        "notes": sources.notes,
     }
 
 

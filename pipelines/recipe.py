@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lakescale.rules import PRESETS, PolygonRules
 from lakescale.schema import InputError
@@ -14,6 +14,10 @@ from lakescale.schema import InputError
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
+
+
+def _as_source(value: Any) -> Any:
+    return {"source": str(value)} if isinstance(value, str | Path) else value
 
 
 class _Strict(BaseModel):
@@ -33,6 +37,44 @@ class SceneRecipe(_Strict):
     chunks: Annotated[int, Field(ge=16)] = 2048
 
 
+class GridRecipe(_Strict):
+    """The grid of the run, where it is not the scene's."""
+
+    like: str | None = None
+    """A raster on that grid; it goes before the others."""
+    crs: str | None = None
+    """Such as EPSG:3413; the scene's by default."""
+    resolution_m: Annotated[float, Field(gt=0)] | None = None
+    """Side of a pixel; by default about the scene's."""
+
+
+class DemRecipe(_Strict):
+    """Elevations, for the sinks."""
+
+    source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
+    """A file, many tiles, a folder, a glob or a URL."""
+    overlap: Literal["first", "mean"] = "first"
+    nodata: float | None = None
+    engine: Literal["tiled", "whitebox"] = "tiled"
+    voids: Literal["wall", "outlet"] = "wall"
+    """What an enclosed void is to the water."""
+    min_depth_m: Annotated[float, Field(ge=0)] = 0.5
+    """Depth from which a depression counts as a sink: below lies the noise of a photogrammetric DEM."""
+    margin_m: Annotated[float, Field(ge=0)] = 5000.0
+    """How far beyond the run's grid elevations are looked at, so that its edge cuts no sink open."""
+
+
+class IceRecipe(_Strict):
+    """Where there is ice."""
+
+    source: str
+    """Polygons in any CRS, or a raster of percent such as NCSCDv2's."""
+    min_percent: Annotated[float, Field(ge=0, le=100)] = 50.0
+    """Of a raster: more than this is ice."""
+    largest: bool = False
+    """Whether only the largest piece counts, of each polygon of the area of interest where one is given."""
+
+
 class ClusterRecipe(_Strict):
     """Where to compute."""
 
@@ -46,18 +88,30 @@ class ClusterRecipe(_Strict):
 class MapRecipe(_Strict):
     """One scene to lakes."""
 
-    scene: SceneRecipe
+    scene: Annotated[SceneRecipe, BeforeValidator(_as_source)]
     out: Path
-    ice: str | None = None
+    grid: GridRecipe = GridRecipe()
+    dem: Annotated[DemRecipe | None, BeforeValidator(_as_source)] = None
+    ice: Annotated[IceRecipe | None, BeforeValidator(_as_source)] = None
     aoi: str | None = None
     exclude: str | None = None
+    cloud: Literal["auto", "scl", "moussavi", "williamson", "none"] = "auto"
+    """The rule that tells cloud; ``auto`` takes the best that the bands allow."""
     evidence: Literal["auto", "color", "index"] = "auto"
     """``auto``: color thresholds for 8-bit RGB, the water index for reflectance."""
     index_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.25
     preset: str = "lakescale"
     rules: dict[str, Any] = {}
     """Changes to the preset's polygon rules, by the names of `lakescale.PolygonRules`."""
+    min_sink_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a lake that must lie in sinks of the DEM; 0 asks for none, since a DEM may hold lake surfaces."""
     cluster: ClusterRecipe = ClusterRecipe()
+
+    @model_validator(mode="after")
+    def _sinks_need_a_dem(self) -> MapRecipe:
+        if self.min_sink_share and self.dem is None:
+            raise ValueError("min_sink_share needs a dem")
+        return self
 
     @property
     def polygon_rules(self) -> PolygonRules:
@@ -100,7 +154,8 @@ def read_recipe(path: Path | None, **options: Any) -> MapRecipe:
         *sections, field = name.split("__")
         target = values
         for section in sections:
-            target[section] = target.get(section) or {}
+            inside = target.get(section) or {}
+            target[section] = _as_source(inside) if section in _SOURCES else inside
             target = target[section]
             if not isinstance(target, dict):
                 raise InputError(
@@ -117,17 +172,38 @@ def read_recipe(path: Path | None, **options: Any) -> MapRecipe:
     return recipe
 
 
+_OPTIONS = {
+    "scene.source": "--scene",
+    "dem.source": "--dem",
+    "dem.engine": "--sinks-engine",
+    "dem.nodata": "--dem-nodata",
+    "dem.min_depth_m": "--min-sink-depth-m",
+    "ice.source": "--ice",
+    "ice.min_percent": "--ice-percent",
+    "ice.largest": "--largest-ice",
+    "grid.resolution_m": "--resolution",
+}
+"""Where an option of the command is not named as its entry in a recipe."""
+
+
+_SOURCES = ("scene", "dem", "ice")
+"""Sections that may be given by their source alone."""
+
+
 def _in_our_words(error: ValidationError, path: Path | None) -> InputError:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    option = f"--{str(first['loc'][-1]).replace('_', '-')}" if first["loc"][-1] != "source" else "--scene"
-    item = f"{path or 'recipe'}: {where}"
+    names = [part for part in first["loc"] if isinstance(part, str)]
+    where = ".".join(names)
+    option = _OPTIONS.get(where, f"--{names[-1].replace('_', '-')}" if names else "")
+    item = f"{path or 'recipe'}: {where}".removesuffix(": ")
     if first["type"] == "missing":
-        name = where.removesuffix(".source")
-        return InputError(f"no {name} is given", item, f"give one: {option if '.' in where else '--' + where}")
+        option = _OPTIONS.get(f"{where}.source", option)
+        return InputError(f"no {where.removesuffix('.source')} is given", item, f"give one: {option}")
     if first["type"] == "extra_forbidden":
         return InputError("there is no such entry in a recipe", item, "see the recipe.yaml of any run for their names")
-    return InputError(f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})", item, f"see {option}")
+    message = first["msg"].removeprefix("Value error, ")
+    got = f" (got {first['input']!r})" if names else ""
+    return InputError(f"{message[:1].lower()}{message[1:]}{got}", item, f"see {option}" if option else "see --help")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

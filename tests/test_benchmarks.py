@@ -17,6 +17,12 @@ SIZE = 512
 BENCHMARKS = [
     ("color_mask", "ColorMask"),
     ("polygonize", "Polygonize"),
+    ("fill_depressions", "FillDepressions"),
+    ("fill_depressions", "FillBlock"),
+    ("fill_depressions", "FillTasks"),
+    ("regrid", "Regrid"),
+    ("ingest", "Ingest"),
+    ("ingest", "IngestMemory"),
     ("label_regions", "LabelTasks"),
     ("label_regions", "LabelTasksDaskImage"),
     ("label_regions", "LabelRegions"),

@@ -119,9 +119,10 @@ def test_options_fill_empty_sections_and_refuse_wrong_ones(tmp_path):
     path.write_text("scene: {source: a.tif, date: 2019-07-23}\nout: R\nrules:\n")
     asked = read_recipe(path, rules__neck_px=3)
     assert (asked.scene.date, asked.rules) == ("2019-07-23", {"neck_px": 3})
-    path.write_text("scene: a.tif\nout: R")
-    with pytest.raises(InputError, match="scene must be a mapping"):
-        read_recipe(path, scene__date="2019-07-23")
+    path.write_text("scene: a.tif\nout: R\ncluster: local")
+    assert read_recipe(path, cluster={}).scene.source == ["a.tif"]
+    with pytest.raises(InputError, match="cluster must be a mapping"):
+        read_recipe(path, cluster__workers=2)
 
 
 def test_errors_have_three_parts_and_survive_pickling():
