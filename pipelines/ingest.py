@@ -12,11 +12,12 @@ import xarray as xr
 
 from lakescale.cluster import open_cluster
 from lakescale.cog import export_cog
-from lakescale.cube import chunk_of, open_cube, write_cube
+from lakescale.cube import layout_of, open_cube, read_dates, write_cube
 from lakescale.dem import open_dem
 from lakescale.grid import Grid
 from lakescale.regrid import regrid
 from lakescale.scene.mixed import TELL_CLOUD, open_parts
+from lakescale.scene.names import parse_day
 from lakescale.scene.on_grid import choose_resampling, overlap
 from lakescale.scene.opening import find_assets
 from lakescale.schema import BAND, DEM, TIME, InputError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pipelines.ingest_recipe import IngestRecipe
     from pipelines.recipe import SceneRecipe
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("lakescale.ingest")
 _STAC = (".json", ".geojson")
 
 
@@ -51,6 +52,8 @@ class IngestResult:
     """GeoTIFFs written by this call."""
     dem: Path | None = None
     dem_chunks_written: int = 0
+    notes: tuple[str, ...] = ()
+    """What was decided against what the files say; logged as warnings, too."""
 
 
 def ingest(recipe: IngestRecipe, *, overwrite: bool = False, progress: bool = False) -> IngestResult:
@@ -61,7 +64,8 @@ def ingest(recipe: IngestRecipe, *, overwrite: bool = False, progress: bool = Fa
     recipe
         The scenes, the cube, its grid, and what else is to be written.
     overwrite
-        Whether dates that the cube has already, and an elevation model beside it, are written anew.
+        Whether dates that the cube has already, and an elevation model beside it, are written anew; after a kill it
+        goes on. A GeoTIFF older than its date is always written anew.
     progress
         Whether to show a progress bar on stderr.
 
@@ -73,13 +77,14 @@ def ingest(recipe: IngestRecipe, *, overwrite: bool = False, progress: bool = Fa
         When a worker dies, or the disk takes no more.
     """
     side = _side_of_chunks(recipe)
+    notes = _note_dates(recipe.scene)
+    for note in notes:
+        log.warning("%s", note)
     scenes = open_dates(recipe.scene.model_copy(update={"chunks": side}))
     asks_grid = not is_store(recipe.out) or recipe.grid.model_dump(exclude_none=True)
     grid = find_grid(recipe.grid, scenes[0], str(recipe.out)) if asks_grid else None
     terrain = _open_terrain(recipe, side, Grid.of(scenes[0]))
     with open_cluster(**recipe.cluster.model_dump(exclude_none=True)) as client:
-        if overwrite:
-            _forget_cogs(recipe.out, scenes)
         start = time.perf_counter()
         options: dict[str, Any] = {"overwrite": overwrite, "client": client, "progress": progress}
         done = write_cube(scenes, recipe.out, grid=grid, chunks=side, **options)
@@ -88,25 +93,36 @@ def ingest(recipe: IngestRecipe, *, overwrite: bool = False, progress: bool = Fa
         dem, dem_chunks = (None, 0) if terrain is None else _write_terrain(recipe, terrain, **options)
     rate = done.pixel_bytes / 1e6 / seconds
     numbers = done.chunks_written, done.chunks_skipped, seconds, rate
-    return IngestResult(recipe.out, done.dates, *numbers, cogs=cogs, dem=dem, dem_chunks_written=dem_chunks)
+    return IngestResult(
+        recipe.out, done.dates, *numbers, cogs=cogs, dem=dem, dem_chunks_written=dem_chunks, notes=notes
+    )
 
 
 def describe_plan(recipe: IngestRecipe) -> dict[str, Any]:
-    """Say what an ingest would write, without computing: dates, grid, chunks and bytes before compression."""
+    """Say what an ingest would write, without computing: dates, grid, chunks and bytes before compression.
+
+    Of a cube that is there, finished or not, ``chunks left`` are those that the dates asked for still lack.
+    """
     side = _side_of_chunks(recipe)
     scenes = open_dates(recipe.scene.model_copy(update={"chunks": side}))
     there = is_store(recipe.out)
-    grid = Grid.of(open_cube(recipe.out)) if there else find_grid(recipe.grid, scenes[0], str(recipe.out))
+    grid = layout_of(recipe.out).grid if there else find_grid(recipe.grid, scenes[0], str(recipe.out))
     height, width = grid.shape
+    total = -(-height // side) * -(-width // side)
     days = [str(scene[TIME].to_numpy().astype("datetime64[D]")) for scene in scenes]
     pixel_bytes = sum(scene.sizes[BAND] * scene.dtype.itemsize + 1 for scene in scenes)
+    states = read_dates(recipe.out) if there else {}
+    left = sum(states[day].chunks_left if day in states else total for day in days)
+    notes = _note_dates(recipe.scene)
     return {
         "cube": f"{recipe.out}" + (", which is there: its dates stay" if there else ""),
         "dates": ", ".join(days),
         "bands": ", ".join(str(name) for name in scenes[0][BAND].to_numpy()),
         "grid": f"{height} x {width} pixels of {grid.pixel_size_m:g} m, {grid.crs.to_string()[:40]}",
-        "chunks a date": -(-height // side) * -(-width // side),
+        "chunks a date": total,
+        "chunks left": left,
         "bytes before compression": pixel_bytes * height * width,
+        **({"note": "; ".join(notes)} if notes else {}),
     }
 
 
@@ -148,10 +164,27 @@ def sort_by_day(sources: list[str]) -> dict[str, list[str]]:
 
 
 def _side_of_chunks(recipe: IngestRecipe) -> int:
-    """Choose the chunks: those asked for, else those of the cube that is there."""
-    if "chunks" in recipe.scene.model_fields_set or not is_store(recipe.out):
-        return recipe.scene.chunks
-    return max(chunk_of(recipe.out))
+    """Choose the chunks: those that the cube was made with, unless others are asked for.
+
+    Scenes have to be opened with the same ones again, or their source would count as another one.
+    """
+    asked = recipe.scene.chunks
+    if not is_store(recipe.out):
+        return asked
+    layout = layout_of(recipe.out)
+    is_other = "chunks" in recipe.scene.model_fields_set and not layout.has_chunks(asked)
+    return asked if is_other else layout.side
+
+
+def _note_dates(asked: SceneRecipe) -> tuple[str, ...]:
+    """Note where the date asked for is in none of the names, though these hold others."""
+    if asked.date is None:
+        return ()
+    day = parse_day(asked.date)
+    named = {asset.day for source in asked.source for asset in find_assets(source) if asset.day is not None}
+    if not named or day in named:
+        return ()
+    return (f"the name says {', '.join(sorted(map(str, named)))}, --date {day} wins",)
 
 
 def _open(files: list[str], options: dict[str, Any]) -> xr.DataArray:
@@ -201,16 +234,12 @@ def _cog_path(store: Path, day: str) -> Path:
     return store.with_name(f"{store.stem}_{day}.tif")
 
 
-def _forget_cogs(store: Path, scenes: list[xr.DataArray]) -> None:
-    """Take away the GeoTIFFs of dates that are to be written anew."""
-    for scene in scenes:
-        _cog_path(store, str(scene[TIME].to_numpy().astype("datetime64[D]"))).unlink(missing_ok=True)
-
-
 def _write_cogs(recipe: IngestRecipe, done: Written) -> tuple[Path, ...]:
-    """Write the GeoTIFFs that are not there yet."""
-    missing = [day for day in done.dates if not _cog_path(recipe.out, day).exists()]
-    cube = open_cube(recipe.out) if missing else None
-    if cube is None:
-        return ()
-    return tuple(export_cog(cube.sel({TIME: day}), _cog_path(recipe.out, day)) for day in missing)
+    """Write the GeoTIFFs that are not there, or older than the pixels of their date."""
+    states, written = read_dates(recipe.out), []
+    for day in done.dates:
+        path = _cog_path(recipe.out, day)
+        if not path.exists() or path.stat().st_mtime_ns < states[day].last_written_ns:
+            scene = open_cube(recipe.out).sel({TIME: day}).assign_attrs(states[day].attrs)
+            written.append(export_cog(scene, path))
+    return tuple(written)

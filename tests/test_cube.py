@@ -235,6 +235,54 @@ def test_a_chunk_that_becomes_empty_leaves_no_old_pixels(tmp_path):
     assert not list((store / "scene/c").rglob("0/0/0/0"))
 
 
+def test_bands_place_and_scale_are_part_of_the_source(tmp_path):
+    store, path = tmp_path / "cube.zarr", write(tmp_path / "plain_20190723.tif", rgb(SHAPE)[:2])
+    write_cube(ls.open_scene(path, bands=["blue", "red"]), store, chunks=64)
+    with pytest.raises(InputError, match="2019-07-23 from another source"):
+        write_cube(ls.open_scene(path, bands=["red", "blue"]), store)
+    write_cube(ls.open_scene(path, bands=["red", "blue"]), store, overwrite=True)
+    np.testing.assert_array_equal(open_cube(store, bands=["red"]).values[0, 0], rgb(SHAPE)[0])
+    pixels = raster(np.full((1, 40, 40), 7, np.uint8), bands=["red"]).assign_coords(time=np.datetime64("2020-01-02"))
+    write_cube(pixels, tmp_path / "b.zarr", chunks=20)
+    assert write_cube(pixels.copy(), tmp_path / "b.zarr").chunks_written == 0
+    moved = pixels.drop_vars("spatial_ref").assign_coords(x=pixels.x + 50, y=pixels.y).rio.write_crs(pixels.rio.crs)
+    for other in (moved, pixels.assign_attrs(scale=2.0), pixels.assign_attrs(offset=[1.0])):
+        with pytest.raises(InputError, match="2020-01-02 from another source"):
+            write_cube(other, tmp_path / "b.zarr")
+
+
+def test_replacing_that_was_killed_goes_on(tmp_path, monkeypatch, one_thread):
+    store, new = tmp_path / "cube.zarr", rgb_scene(tmp_path, seed=5)
+    write_cube(rgb_scene(tmp_path), store, chunks=64)
+    real, done = Commits.write, []
+
+    def write_some(self, *arguments):
+        if len(done) == 4:
+            raise RunError("killed")
+        done.append(arguments)
+        return real(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Commits, "write", write_some)
+        with pytest.raises(RunError, match="killed"):
+            write_cube(new, store, overwrite=True)
+    again = write_cube(new, store, overwrite=True)
+    assert (again.chunks_written, again.chunks_skipped) == (2, 4)
+    np.testing.assert_array_equal(open_cube(store).isel(time=0).values, new.values)
+    assert write_cube(new, store, overwrite=True).chunks_written == 6  # a finished date is written anew
+    (store / "scene/c/0/1/0/2").write_bytes(b"short")  # damage is no kill: what else is damaged cannot be seen
+    assert write_cube(new, store, overwrite=True).chunks_written == 6
+
+
+def test_a_layer_whose_replacing_was_killed_goes_on(tmp_path, one_thread):
+    store, layer = tmp_path / "evidence.zarr", raster(np.ones(SHAPE, np.uint8), 50)
+    write_layer(layer, store, "sink", chunks=64)
+    for name in ("0/1", "1/1"):
+        (store / "sink/commits" / name).unlink()
+    assert write_layer(layer, store, "sink", overwrite=True) == 2
+    assert write_layer(layer, store, "sink", overwrite=True) == 6
+
+
 # ---------------------------------------------------------------- other grids
 
 
@@ -264,7 +312,48 @@ def test_a_grid_may_be_asked_for_once(tmp_path):
     assert write_cube(scene, tmp_path / "cube.zarr", grid=Grid(coarse)).chunks_written == 0
 
 
+def test_a_scene_that_misses_the_cube_is_refused_before_anything_is_written(tmp_path):
+    first = rgb_scene(tmp_path)
+    away = write(tmp_path / "b_20200101.tif", rgb(SHAPE), transform=Affine(10, 0, 630_000, 0, -10, 7_400_000))
+    told = r"does not meet.*x 630000 to 631300.*the cube x 600000 to 601300.*2020-01-01: b_20200101.tif"
+    with pytest.raises(InputError, match=told):
+        write_cube([first, ls.open_scene(away)], tmp_path / "cube.zarr")
+    assert not (tmp_path / "cube.zarr").exists()
+    write_cube(first, tmp_path / "cube.zarr")
+    before = tree(tmp_path / "cube.zarr")
+    with pytest.raises(InputError, match=told):
+        write_cube(ls.open_scene(away), tmp_path / "cube.zarr")
+    assert tree(tmp_path / "cube.zarr") == before
+
+
 # ---------------------------------------------------------------- refusals
+
+
+def test_other_types_are_refused_with_those_accepted(tmp_path):
+    scene = rgb_scene(tmp_path)
+    for bad in (scene.to_dataset(name="scene"), "a.tif", [scene.values], None, [scene, 3]):
+        with pytest.raises(InputError, match=r"this is no scene \[.*xarray\.DataArray"):
+            write_cube(bad, tmp_path / "cube.zarr")
+    for bad in ("EPSG:3413", 10, GeoBox((4, 4), Affine.identity(), None)):
+        with pytest.raises(InputError, match=r"grid= is no grid with a CRS.*lakescale\.Grid or a GeoBox"):
+            write_cube(scene, tmp_path / "cube.zarr", grid=bad)
+    assert not (tmp_path / "cube.zarr").exists()
+    assert write_cube((one for one in [scene]), tmp_path / "cube.zarr").chunks_written == 1
+
+
+def test_mends_name_the_options_of_python_and_of_the_command(tmp_path):
+    store, scene = tmp_path / "cube.zarr", rgb_scene(tmp_path)
+    write_cube(scene, store, chunks=64)
+    other = GeoBox((10, 10), Affine(10, 0, 0, 0, -10, 0), "EPSG:32622")
+    cases = {
+        r"Leave grid= \(--crs, --resolution, --like\) out": (scene, {"grid": other}),
+        r"Leave chunks= \(--chunks\) out": (scene, {"chunks": 32}),
+        r"overwrite=True \(--overwrite\)": (rgb_scene(tmp_path, seed=4), {}),
+        r"chunks=2048 \(--chunks 2048\)": (scene, {"chunks": -1}),
+    }
+    for match, (bad, options) in cases.items():
+        with pytest.raises(InputError, match=match):
+            write_cube(bad, store, **options)
 
 
 def test_what_does_not_fit_the_store_is_refused(tmp_path):
@@ -431,6 +520,29 @@ def test_damaged_metadata_is_an_error(tmp_path, name):
     (store / name).write_bytes(bytes(data))
     with pytest.raises(InputError, match=r"(store|cube)"):
         open_cube(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("spatial_ref/zarr.json", "6378137", "6378187"),
+        ("zarr.json", '"green"', '"creen"'),
+        ("zarr.json", '"date": "2019-07-23"', '"date": "2019-07-28"'),
+        ("zarr.json", '"side": 64', '"side": 65'),
+    ],
+)
+def test_a_changed_sign_in_the_metadata_is_an_error_that_names_the_file(tmp_path, name, old, new):
+    store = damaged_cube(tmp_path)
+    write_cube(rgb_scene(tmp_path, "2020-01-01"), store)
+    text = (store / name).read_text()
+    assert old in text
+    (store / name).write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=rf"do(es)? not fit (its|their) checksum.*{store}/{name}.*from a copy"):
+        open_cube(store)
+    with pytest.raises(InputError, match="checksum"):
+        write_cube(rgb_scene(tmp_path), store)
+    (store / name).write_text(text)
+    open_cube(store).compute()
 
 
 # ---------------------------------------------------------------- layers

@@ -2,23 +2,33 @@
 
 import json
 import logging
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from rasterio._err import CPLE_AppDefinedError
 from rasters import raster
 from scene_files import ORIGIN, dn, from_origin, rgb, write
 
 import lakescale as ls
+from lakescale import cog
 from lakescale.cog import export_cog
 from lakescale.cube import open_cube, write_cube
 from lakescale.grid import Grid
 from lakescale.scene import seen_mask
 from lakescale.schema import InputError, RunError
 from lakescale.store import open_layer, write_layer
-from pipelines.ingest import ingest, sort_by_day
+from lakescale.store.commits import Commits
+from pipelines.ingest import describe_plan, ingest, sort_by_day
 from pipelines.ingest_recipe import read_ingest_recipe
 
 SHAPE = (90, 130)
@@ -69,7 +79,9 @@ def test_one_date_may_be_chosen_and_others_added(tmp_path):
     folder = rgb_files(tmp_path / "in")
     out = tmp_path / "cube.zarr"
     assert ingest(recipe(str(folder), out, scene__date="2019-06-01")).dates == ("2019-06-01",)
-    with pytest.raises(InputError, match="2019-06-01 from another source, or opened with other chunks or options"):
+    with pytest.raises(
+        InputError, match="2019-06-01 from another source or place, or with other bands, chunks or options"
+    ):
         ingest(recipe(str(folder), out, scene__nodata=7))
     assert ingest(recipe(str(folder / "S2_20190723.tif"), out)).chunks_written == 1
     assert open_cube(out).sizes["time"] == 2
@@ -153,6 +165,85 @@ def test_no_date_and_wrong_options_are_refused(tmp_path):
         read_ingest_recipe(out=tmp_path / "cube.zarr")
 
 
+@contextmanager
+def break_off(after):
+    """Let a writer end after some chunks, as a kill would."""
+    real, done = Commits.write, []
+
+    def write_some(self, *arguments):
+        if len(done) == after:
+            raise RunError("killed")
+        done.append(arguments)
+        return real(self, *arguments)
+
+    write_some.__name__ = "write"  # by which it is pickled
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Commits, "write", write_some)
+        with pytest.raises(RunError, match="killed"):
+            yield
+
+
+def test_an_ingest_to_a_grid_smaller_than_a_chunk_goes_on(tmp_path):
+    folder = rgb_files(tmp_path / "in")
+    like = str(write(tmp_path / "like.tif", dn(shape=(30, 40)), transform=from_origin(600_100, 7_399_900, 10, 10)))
+    out = tmp_path / "cube.zarr"
+    with break_off(1):
+        ingest(recipe(str(folder), out, grid__like=like))
+    for options in ({}, {"grid__like": like}, {"scene__chunks": 2048}, {"scene__chunks": 500}):
+        done = ingest(recipe(str(folder), out, **options))
+        assert done.chunks_written + done.chunks_skipped == 2
+    assert done.chunks_skipped == 2
+    assert open_cube(out).data.chunksize == (1, 3, 30, 40)
+    with pytest.raises(InputError, match=r"chunks of \(30, 40\).*--chunks"):
+        ingest(recipe(str(folder), out, scene__chunks=20))
+
+
+def test_a_dry_run_of_what_is_there_half_says_what_is_left(tmp_path):
+    folder, out = rgb_files(tmp_path / "in"), tmp_path / "cube.zarr"
+    asked = recipe(str(folder), out, scene__chunks=64)
+    assert describe_plan(asked)["chunks left"] == 12
+    with break_off(4):
+        ingest(recipe(str(folder), out, scene__chunks=64, scene__date="2019-06-01"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for again in (asked, recipe(str(folder), out)):
+        told = describe_plan(again)
+        assert (told["chunks a date"], told["chunks left"]) == (6, 8)
+        assert told["grid"].startswith("90 x 130 pixels of 10 m")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert ingest(asked).chunks_written == 8
+    assert describe_plan(asked)["chunks left"] == 0
+
+
+def test_geotiffs_stay_until_better_ones_are_written(tmp_path):
+    folder, out = rgb_files(tmp_path / "in", ["2019-07-23"]), tmp_path / "cube.zarr"
+    (path,) = ingest(recipe(str(folder), out, cog=True)).cogs
+    whole = path.read_bytes()
+    with pytest.raises(InputError, match="another grid"):
+        ingest(recipe(str(folder), out, cog=True, grid__crs="EPSG:3413"), overwrite=True)
+    assert path.read_bytes() == whole
+    write(folder / "S2_20190723.tif", rgb(SHAPE))
+    assert ingest(recipe(str(folder), out), overwrite=True).cogs == ()
+    assert path.read_bytes() == whole
+    assert ingest(recipe(str(folder), out, cog=True)).cogs == (path,)  # its date is younger
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), rgb(SHAPE))
+
+
+def test_a_date_that_is_not_in_the_name_is_told(tmp_path, caplog):
+    folder = rgb_files(tmp_path / "in", ["2019-07-28"])
+    asked = recipe(str(folder), tmp_path / "cube.zarr", scene__date="2018-01-01")
+    told = "the name says 2019-07-28, --date 2018-01-01 wins"
+    assert describe_plan(asked)["note"] == told
+    with caplog.at_level(logging.WARNING, "lakescale"):
+        done = ingest(asked)
+    assert (done.dates, done.notes) == (("2018-01-01",), (told,))
+    assert told in caplog.messages
+    caplog.clear()
+    same = ingest(recipe(str(folder), tmp_path / "b.zarr", scene__date="2019-07-28"))
+    assert same.notes == ()
+    assert "wins" not in caplog.text
+
+
 # ---------------------------------------------------------------- cloud-optimized GeoTIFF
 
 
@@ -197,7 +288,114 @@ def test_a_layer_as_cog_is_pixel_equal(tmp_path, dtype):
     assert gdal_layout(path)[0]["LAYOUT"] == "COG"
 
 
-def test_a_cog_is_written_block_by_block(tmp_path, monkeypatch):
+def test_a_cog_tells_sensor_level_and_baseline_of_its_own_date(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, day in (("0400", "20220713"), ("0509", "20230714")):
+        name = f"S2B_MSIL2A_{day}T145759_N{number}_R039_T22WEV_{day}T185000.tif"
+        write(folder / name, dn(3, shape=SHAPE), names=("red", "green", "blue"))
+    done = ingest(recipe(str(folder), tmp_path / "cube.zarr", cog=True))
+    for path, baseline in zip(done.cogs, ("04.00", "05.09"), strict=True):
+        with rasterio.open(path) as file:
+            told = file.tags()
+        assert (told["sensor"], told["product_level"]) == ("Sentinel-2B", "L2A")
+        assert told["processing_baseline"] == baseline == ls.open_scene(path).attrs["baseline"]
+
+
+FULL_DISK = """
+import pickle, resource, signal, sys
+import numpy as np
+import lakescale as ls
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+scene = ls.open_scene(sys.argv[1]).load()
+for limit in map(int, sys.argv[3:]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        ls.export_cog(scene, sys.argv[2])
+    except ls.RunError as error:
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+        assert error.__cause__ is None and error.__context__ is None
+        sys.stdout.write(f"{error}\\n")
+"""
+
+
+def test_a_disk_that_fills_up_is_said_in_words(tmp_path):
+    """Noise does not compress, and the overviews come on top: the COG is the larger file."""
+    image = np.random.default_rng(0).integers(0, 255, (3, 1024, 1024), dtype=np.uint8)
+    source = write(tmp_path / "a_20190723.tif", image)
+    limits = ["100", "400000", "1700000", "3200000", "3500000"]
+    command = [sys.executable, "-c", FULL_DISK, str(source), str(tmp_path / "out.tif"), *limits]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, check=False, cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert len(told) == len(limits)
+    assert all("cannot write: no space left on the disk" in line and "Make room" in line for line in told), told
+    assert [path.name for path in tmp_path.iterdir()] == ["a_20190723.tif"]
+
+
+def test_what_gdal_raises_last_is_an_error_that_travels(tmp_path, monkeypatch):
+    def overlook(*_, **__):
+        told = CPLE_AppDefinedError(1, 1, "TIFFAppendToStrip:Write error at scanline 7")
+        raise SystemError("<built-in method copy> returned a result with an exception set") from told
+
+    for fail, what in ((overlook, "no space left on the disk"), (refuse_access, "Permission denied")):
+        monkeypatch.setattr("rasterio.shutil.copy", fail)
+        with pytest.raises(RunError, match=f"cannot write: .*{what}") as told:
+            export_cog(raster(rgb(SHAPE), 50), tmp_path / "a.tif")
+        assert told.value.__cause__ is None
+        assert told.value.__context__ is None
+        assert str(pickle.loads(pickle.dumps(told.value))) == str(told.value)
+        assert not list(tmp_path.iterdir())
+
+
+def refuse_access(*_, **__):
+    raise PermissionError(13, os.strerror(13))
+
+
+def test_a_stage_that_needs_the_whole_raster_runs_once(tmp_path, monkeypatch):
+    made = []
+
+    def count(block):
+        made.append(block.shape)
+        return block
+
+    monkeypatch.setattr("lakescale.cog._AT_ONCE_BYTES", 10_000)
+    lazy = raster(rgb((300, 400)), 50)
+    counted = lazy.data.map_blocks(count, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    export_cog(lazy.copy(data=counted - counted.min()), tmp_path / "a.tif")
+    assert len(made) == 48
+    with rasterio.open(tmp_path / "a.tif") as file:
+        np.testing.assert_array_equal(file.read(), rgb((300, 400)) - rgb((300, 400)).min())
+
+
+def test_a_cog_is_written_as_its_blocks_are_made(tmp_path, monkeypatch):
+    made, written, held = [], [], []
+    real = cog._Writer.__call__
+
+    def count(block):
+        made.append(block.shape)
+        return block
+
+    def watch(self, index, place, pixels):
+        held.append(len(made) - len(written))
+        written.append(index)
+        return real(self, index, place, pixels)
+
+    monkeypatch.setattr(cog._Writer, "__call__", watch)
+    image = rgb((300, 400))
+    lazy = raster(image, 50)
+    counted = lazy.data.map_blocks(count, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    with dask.config.set(scheduler="sync"):
+        export_cog(lazy.copy(data=counted), tmp_path / "a.tif")
+    assert len(written) == len(made) == 48
+    assert max(held) <= 2
+    with rasterio.open(tmp_path / "a.tif") as file:
+        np.testing.assert_array_equal(file.read(), image)
+
+
+def test_another_scheduler_hands_over_some_blocks_at_a_time(tmp_path, monkeypatch):
     asked = []
     real = dask.compute
 
@@ -208,7 +406,8 @@ def test_a_cog_is_written_block_by_block(tmp_path, monkeypatch):
     monkeypatch.setattr(dask, "compute", watch)
     monkeypatch.setattr("lakescale.cog._AT_ONCE_BYTES", 10_000)
     image = rgb((300, 400))
-    export_cog(raster(image, 50), tmp_path / "a.tif")
+    with dask.config.set(scheduler=partial(dask.get)):
+        export_cog(raster(image, 50), tmp_path / "a.tif")
     assert len(asked) == 48
     assert max(asked) <= 10_000
     with rasterio.open(tmp_path / "a.tif") as file:

@@ -44,6 +44,8 @@ class Layout:
     bands: tuple[str, ...]
     dtype: str
     chunk: tuple[int, int]
+    side: int
+    """The chunks asked for; ``chunk`` is smaller where the grid is. Scenes opened with it are known again."""
 
     @classmethod
     def of(cls, scene: xr.DataArray, grid: Grid | None, chunks: int | None) -> Layout:
@@ -51,13 +53,13 @@ class Layout:
         side = check_chunks(SIDE if chunks is None else chunks)
         grid = grid or Grid.of(scene)
         height, width = (min(side, size) for size in grid.shape)
-        return cls(grid, bands_of(scene), str(scene.dtype), (height, width))
+        return cls(grid, bands_of(scene), str(scene.dtype), (height, width), side)
 
     @classmethod
     def read(cls, group: zarr.Group) -> Layout:
         """Read the layout of a cube."""
-        array = open_array(group, SCENE)
-        return cls(stored_grid(group), tuple(describe(group)["bands"]), str(array.dtype), tuple(array.chunks[-2:]))
+        array, told = open_array(group, SCENE), describe(group)
+        return cls(stored_grid(group), tuple(told["bands"]), str(array.dtype), tuple(array.chunks[-2:]), told["side"])
 
     def commits(self, root: Path) -> Commits:
         """How the chunks of a store are committed."""
@@ -66,7 +68,8 @@ class Layout:
 
     def make(self, root: Path) -> None:
         """Make a cube without dates."""
-        make_store(root, self.grid, {"kind": KIND, "bands": list(self.bands), "dates": []}, self._build)
+        told = {"kind": KIND, "bands": list(self.bands), "side": self.side, "dates": []}
+        make_store(root, self.grid, told, self._build)
 
     def _build(self, group: zarr.Group) -> None:
         names = {"long_name": "band", "band_names": list(self.bands)}
@@ -80,10 +83,15 @@ class Layout:
         if grid is not None and not same_grid(grid, self.grid):
             raise InputError(
                 f"the store has another grid: {self.grid.shape} pixels, {self.grid.crs.to_string()[:60]}", str(root),
-                "leave grid= out to bring the scenes to it, or give another store",
+                "leave grid= (--crs, --resolution, --like) out to bring the scenes to it, or give another store",
             )  # fmt: skip
-        if chunks is not None and tuple(min(check_chunks(chunks), size) for size in self.grid.shape) != self.chunk:
-            raise InputError(f"the store has chunks of {self.chunk}", str(root), "leave chunks= out, or another store")
+        if chunks is not None and not self.has_chunks(chunks):
+            mend = "leave chunks= (--chunks) out, or give another store"
+            raise InputError(f"the store has chunks of {self.chunk}", str(root), mend)
+
+    def has_chunks(self, side: int) -> bool:
+        """Tell whether chunks of this side would be the store's."""
+        return tuple(min(check_chunks(side), size) for size in self.grid.shape) == self.chunk
 
 
 def day_of(scene: xr.DataArray) -> str:

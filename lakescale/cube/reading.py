@@ -68,11 +68,6 @@ def open_cube(store: str | Path, *, bands: Sequence[str] | None = None, chunks: 
     return xr.DataArray(pixels, dims=(TIME, BAND, Y, X), coords=coords, name=SCENE, attrs=attrs)
 
 
-def chunk_of(store: str | Path) -> tuple[int, int]:
-    """Tell the height and width of a chunk of a cube, finished or not."""
-    return Layout.read(open_store(Path(store), KIND)).chunk
-
-
 def _refuse_unfinished(root: Path, group: zarr.Group, commits: Commits, dates: list[dict[str, Any]]) -> None:
     """Raise where chunks are missing, or the list of dates is not that of the arrays."""
     mend = "run write_cube (or lakescale ingest) again with the same scenes: it goes on where it ended"

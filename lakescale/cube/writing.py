@@ -5,29 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
-import xarray as xr
-from dask.base import tokenize
 
 from lakescale.chunks import sink
 from lakescale.cluster import compute
-from lakescale.cube.layout import KIND, SCENE, Layout, bands_of, day_of, since_1970
-from lakescale.grid import Grid
-from lakescale.scene.on_grid import bring_to_grid
+from lakescale.cube.layout import KIND, SCENE, Layout, day_of, since_1970
+from lakescale.cube.scenes import check_grid, place, refuse_misses, sort_by_day
 from lakescale.scene.seen import seen_mask
-from lakescale.schema import BAND, SEEN, TIME, InputError, X, Y
-from lakescale.store import OWN, as_json, describe, is_store, locked, open_store, same_grid, writing
+from lakescale.schema import SEEN, TIME, InputError, X, Y
+from lakescale.store import as_json, describe, is_store, locked, open_store, tell, writing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import xarray as xr
     import zarr
     from distributed import Client
 
-_DTYPES = ("uint8", "float32")
+    from lakescale.cube.scenes import Placed
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,6 @@ class Written:
     """Of what was written, before compression."""
     dates: tuple[str, ...] = ()
     """The dates handed over, as ``2019-07-23``, in order."""
-
-
-class _Placed(NamedTuple):
-    """A scene on the grid and in the chunks of the cube."""
-
-    scene: xr.DataArray
-    fingerprint: str
-    """Of where its pixels come from."""
 
 
 def write_cube(
@@ -75,7 +65,8 @@ def write_cube(
     scenes
         One or more ``(band, y, x)`` with a scalar coordinate ``time``, as `lakescale.open_scene` gives them: uint8, or
         float32 with NaN where not seen. A date is a day. All have the same bands, in any order. Of a date that is
-        there already the source must be the same: the files (path, size, time of change), options and chunks.
+        there already the source must be the same: the files (path, size, time of change), bands, and the options and
+        chunks that it was opened with.
     store
         A folder on a local file system, such as ``cube.zarr``.
     grid
@@ -84,7 +75,7 @@ def write_cube(
     chunks
         Side of a chunk in pixels; by default the store's, and 2048 for a new store.
     overwrite
-        Whether dates that are there already are written anew. Other dates stay.
+        Whether dates that are there already are written anew. Other dates stay. After a kill it goes on.
     resampling
         For scenes on other grids: ``auto``, or as in `lakescale.regrid`.
     client
@@ -95,20 +86,22 @@ def write_cube(
     Raises
     ------
     InputError
-        For scenes that do not fit each other or the store: another grid, bands, type or source of a date.
+        For scenes that do not fit each other or the store: other bands or another type, source of a date or place
+        on the map; for another ``grid`` or other ``chunks`` than the store's.
     RunError
         When the disk takes no more, or another process writes to the store.
     """
     root = Path(store)
-    by_day = _sort_by_day([scenes] if isinstance(scenes, xr.DataArray) else list(scenes))
-    target = grid if grid is None or isinstance(grid, Grid) else Grid(grid)
+    by_day, target = sort_by_day(scenes), check_grid(grid)
     if not is_store(root):
-        first = next(iter(by_day.values()))
-        Layout.of(first, target, chunks).make(root)
+        new = Layout.of(next(iter(by_day.values())), target, chunks)
+        refuse_misses(by_day.values(), new.grid)
+        new.make(root)
     layout = Layout.read(open_store(root, KIND))
     layout.check(root, target, chunks)
+    refuse_misses(by_day.values(), layout.grid)
     with dask.config.set({"array.rechunk.method": "tasks"}):  # else names would depend on whether a client is there
-        placed = {day: _place(scene, layout, root, resampling) for day, scene in by_day.items()}
+        placed = {day: place(scene, layout, root, resampling) for day, scene in by_day.items()}
     with locked(root):
         slots = _claim_dates(root, layout, placed, overwrite=overwrite)
         done = [
@@ -119,68 +112,7 @@ def write_cube(
     return Written(root, written, skipped, size, tuple(placed))
 
 
-def _sort_by_day(scenes: list[xr.DataArray]) -> dict[str, xr.DataArray]:
-    """Sort scenes by date; refuse what is no scene of one date, and two of one date."""
-    if not scenes:
-        raise InputError("no scenes", "", "pass at least one")
-    by_day: dict[str, xr.DataArray] = {}
-    for scene in scenes:
-        item = str(scene.attrs.get("source", scene.name))
-        if scene.dims != (BAND, Y, X):
-            raise InputError(
-                f"a scene has the dims (band, y, x), this one {scene.dims}", item, "pass one for each date"
-            )
-        if TIME not in scene.coords:
-            raise InputError("a scene without a date", item, "open it with date='YYYY-MM-DD'")
-        if str(scene.dtype) not in _DTYPES:
-            raise InputError(f"a scene of type {scene.dtype}", item, "a cube holds uint8 or float32: scene.astype(...)")
-        day = day_of(scene)
-        if day in by_day:
-            both = f"{by_day[day].attrs.get('source', '')}, {item}"
-            raise InputError(f"two scenes of {day}", both, "pass one scene for each date")
-        by_day[day] = scene
-    first = next(iter(by_day.values()))
-    for day, scene in by_day.items():
-        _refuse_others(scene, day, bands_of(first), str(first.dtype), "the first scene")
-    return dict(sorted(by_day.items()))
-
-
-def _refuse_others(scene: xr.DataArray, day: str, bands: tuple[str, ...], dtype: str, whose: str) -> None:
-    item = f"{day}: {scene.attrs.get('source', scene.name)}"
-    if set(bands_of(scene)) != set(bands) or len(bands_of(scene)) != len(bands):
-        what = f"a scene with the bands {', '.join(bands_of(scene))}; {whose} has {', '.join(bands)}"
-        raise InputError(what, item, "choose the same bands of all: open_scene(..., bands=[...]), or another store")
-    if str(scene.dtype) != dtype:
-        what = f"a scene of type {scene.dtype}; {whose} has {dtype}"
-        raise InputError(what, item, "keep 8-bit RGB and reflectance in stores of their own")
-
-
-def _place(scene: xr.DataArray, layout: Layout, root: Path, resampling: str) -> _Placed:
-    """Bring a scene to the bands, the grid and the chunks of the cube."""
-    day = day_of(scene)
-    _refuse_others(scene, day, layout.bands, layout.dtype, f"the store {root.name}")
-    known = scene.attrs.get("nodata_values")
-    fingerprint = tokenize(scene.data, scene.coords[SEEN].data if SEEN in scene.coords else None, known, resampling)
-    if bands_of(scene) != layout.bands:
-        scene = _reorder(scene, layout.bands)
-    if not same_grid(Grid.of(scene), layout.grid):
-        scene = bring_to_grid(scene, layout.grid, resampling=resampling, chunks=max(layout.chunk))
-    height, width = layout.chunk
-    return _Placed(scene.chunk({BAND: -1, Y: height, X: width}), fingerprint)
-
-
-def _reorder(scene: xr.DataArray, bands: tuple[str, ...]) -> xr.DataArray:
-    """Put bands into the store's order, and what ``attrs`` list of each band."""
-    order = [bands_of(scene).index(band) for band in bands]
-    listed = {name: [scene.attrs[name][k] for k in order] for name in ("scale", "offset") if _is_list(scene, name)}
-    return scene.isel({BAND: order}).assign_attrs(listed)
-
-
-def _is_list(scene: xr.DataArray, name: str) -> bool:
-    return isinstance(scene.attrs.get(name), list)
-
-
-def _claim_dates(root: Path, layout: Layout, placed: dict[str, _Placed], *, overwrite: bool) -> dict[str, int]:
+def _claim_dates(root: Path, layout: Layout, placed: dict[str, Placed], *, overwrite: bool) -> dict[str, int]:
     """Give each date its place along time; refuse those that are there from another source.
 
     The list of dates is written first, and the arrays are then brought to its length: what is killed between them is
@@ -193,9 +125,9 @@ def _claim_dates(root: Path, layout: Layout, placed: dict[str, _Placed], *, over
     others = [day for day in placed if day in slots and dates[slots[day]]["fingerprint"] != placed[day].fingerprint]
     if others and not overwrite:
         raise InputError(
-            f"the store holds {', '.join(others)} from another source, or opened with other chunks or options",
+            f"the store holds {', '.join(others)} from another source or place, or with other bands, chunks or options",
             str(root),
-            "replace the date with overwrite=True, or give another store",
+            "replace the date with overwrite=True (--overwrite), or give another store",
         )  # fmt: skip
     with writing(root):
         commits.sweep()
@@ -205,10 +137,11 @@ def _claim_dates(root: Path, layout: Layout, placed: dict[str, _Placed], *, over
                 slots[day] = len(dates)
                 dates.append(entry)
             elif overwrite:
-                commits.forget(slots[day])
+                if day in others or not commits.is_cut_short(slots[day]):
+                    commits.forget(slots[day])
                 dates[slots[day]] = entry
         if dates != told["dates"]:
-            group.update_attributes({OWN: told | {"dates": dates}})
+            tell(group, told | {"dates": dates})
         _fit_arrays(group, [entry["date"] for entry in dates])
     return slots
 

@@ -21,7 +21,6 @@ from lakescale.store.codec import FILLS
 from lakescale.store.commits import Commits, Member
 from lakescale.store.files import locked, writing
 from lakescale.store.group import (
-    OWN,
     Raster,
     add_values,
     as_json,
@@ -33,13 +32,13 @@ from lakescale.store.group import (
     open_store,
     same_grid,
     stored_grid,
+    tell,
 )
 from lakescale.store.layers import open_layer, write_layer
 from lakescale.store.reader import StoredArray, lazy_array
 
 __all__ = [
     "FILLS",
-    "OWN",
     "Commits",
     "Member",
     "Raster",
@@ -57,6 +56,7 @@ __all__ = [
     "open_store",
     "same_grid",
     "stored_grid",
+    "tell",
     "write_layer",
     "writing",
 ]

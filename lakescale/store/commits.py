@@ -94,6 +94,16 @@ class Commits:
             return False
         return all(_size(Path(self.root, file)) == line.split()[0] for file, line in told.items())
 
+    def is_cut_short(self, *leading: int) -> bool:
+        """Tell whether a writer was killed: some markers are not there, and nothing is damaged."""
+        there = [index for index in self.indices(*leading) if self.marker(index).exists()]
+        return len(there) < len(self.indices(*leading)) and all(self.is_finished(index) for index in there)
+
+    def last_written_ns(self, *leading: int) -> int:
+        """Tell when the youngest marker was written; 0 where there is none."""
+        markers = (self.marker(index) for index in self.indices(*leading))
+        return max((marker.stat().st_mtime_ns for marker in markers if marker.exists()), default=0)
+
     def forget(self, *leading: int) -> None:
         """Take away the markers of a leading index: all of it is to be written again."""
         shutil.rmtree(self.marker((*leading, 0, 0)).parents[1], ignore_errors=True)

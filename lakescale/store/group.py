@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import numpy as np
 import zarr
 from affine import Affine
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 OWN, SPATIAL_REF = "lakescale", "spatial_ref"
 """Attribute of the group that holds what is ours; the variable of the CRS."""
-FORMAT = 1
+FORMAT = 2
+_SEALS = "lakescale_crc32c"
+"""Attribute of the group: checksums of `OWN` and of what `SPATIAL_REF` tells, since Zarr has none of metadata."""
+_MEND = "bring the file back from a copy, or delete the store and write it again"
 _SAME_PX = 1e-3
 
 
@@ -73,12 +77,11 @@ def make_store(root: Path, grid: Grid, told: dict[str, Any], build: Callable[[za
     with writing(root):
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        group = zarr.create_group(
-            partial, zarr_format=3, attributes={"Conventions": "CF-1.11", OWN: {"format": FORMAT, **told}}
-        )
+        group = zarr.create_group(partial, zarr_format=3, attributes={"Conventions": "CF-1.11"})
         for name, coord in grid.coords().items():
             add_values(group, str(name), coord.to_numpy(), [str(dim) for dim in coord.dims], coord.attrs)
         build(group)
+        tell(group, {"format": FORMAT, **told})
         partial.replace(root)
 
 
@@ -90,17 +93,21 @@ def open_store(root: Path, kind: str, *, mode: str = "r") -> zarr.Group:
     InputError
         When there is none, or of another kind.
     """
-    problem = "there is no such store"
+    problem, item, mend = "there is no such store", root, "check the path; `lakescale ingest` writes cubes"
     try:
         group = zarr.open_group(root, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
-        if describe(group)["kind"] == kind and describe(group)["format"] == FORMAT:
+        told = describe(group)
+        is_damaged = told["format"] == FORMAT and not _is_sealed(group, OWN, told)
+        if told["kind"] == kind and told["format"] == FORMAT and not is_damaged:
             return group
         problem = f"the store holds no {kind} of format {FORMAT}"
+        if is_damaged:
+            problem, item, mend = "what the store tells of itself does not fit its checksum", root / "zarr.json", _MEND
     except FileNotFoundError:
         pass
     except Exception as error:  # noqa: BLE001  (Zarr has many errors for what is no group)
         problem = f"it is no store of lakescale: {str(error) or type(error).__name__}"
-    raise InputError(problem, str(root), "check the path; `lakescale ingest` writes cubes")
+    raise InputError(problem, str(item), mend)
 
 
 def open_array(group: zarr.Group, name: str) -> Any:
@@ -127,6 +134,12 @@ def describe(group: zarr.Group) -> dict[str, Any]:
     return dict(told)
 
 
+def tell(group: zarr.Group, told: dict[str, Any]) -> None:
+    """Write what a store tells of itself, with checksums of it and of the grid's CRS and transform."""
+    seals = {OWN: _checksum(told), SPATIAL_REF: _checksum(dict(group[SPATIAL_REF].attrs))}
+    group.update_attributes({OWN: told, _SEALS: seals})
+
+
 def add_values(
     group: zarr.Group, name: str, values: NDArray[Any], dims: list[str], attrs: dict[str, Any], *, chunk: int = 0
 ) -> None:
@@ -147,18 +160,21 @@ def stored_grid(group: zarr.Group) -> Grid:
     InputError
         When its coordinates are damaged.
     """
-    problem = ""
+    problem, root = "", str(group.store_path).removeprefix("file://")
     try:
         told = dict(group[SPATIAL_REF].attrs)
         centres = {dim: np.asarray(group[dim][...]) for dim in (Y, X)}  # type: ignore[index]
         transform = Affine.from_gdal(*(float(part) for part in str(told["GeoTransform"]).split()))
         grid = Grid(GeoBox((len(centres[Y]), len(centres[X])), transform, str(told["crs_wkt"])))
-        if all(np.array_equal(grid.coords()[dim].to_numpy(), centres[dim]) for dim in (Y, X)):
+        is_sealed = _is_sealed(group, SPATIAL_REF, told)
+        if is_sealed and all(np.array_equal(grid.coords()[dim].to_numpy(), centres[dim]) for dim in (Y, X)):
             return grid
         problem = "they do not fit each other"
+        if not is_sealed:
+            problem, root = "CRS and GeoTransform do not fit their checksum", f"{root}/{SPATIAL_REF}/zarr.json"
     except Exception as error:  # noqa: BLE001  (as for `open_store`)
         problem = str(error) or type(error).__name__
-    raise InputError(f"the coordinates of the store are damaged: {problem}", str(group.store_path), "write it again")
+    raise InputError(f"the coordinates of the store are damaged: {problem}", root, _MEND)
 
 
 def same_grid(one: Grid, other: Grid) -> bool:
@@ -176,10 +192,21 @@ def same_grid(one: Grid, other: Grid) -> bool:
 def check_chunks(side: Any) -> int:
     """Refuse what is no side of a chunk."""
     if not isinstance(side, int) or isinstance(side, bool) or side < 1:
-        raise InputError("chunks= must be a whole number of pixels", repr(side), "for example chunks=2048")
+        mend = "for example chunks=2048 (--chunks 2048)"
+        raise InputError("chunks= must be a whole number of pixels", repr(side), mend)
     return side
 
 
 def as_json(attrs: Any) -> dict[str, Any]:
     """Turn attributes into what JSON holds: numpy's numbers into Python's, what else is no JSON into text."""
     return dict(json.loads(json.dumps(dict(attrs), default=lambda value: getattr(value, "tolist", value.__str__)())))
+
+
+def _is_sealed(group: zarr.Group, name: str, told: Any) -> bool:
+    seals: Any = group.attrs.get(_SEALS, {})
+    return bool(seals.get(name) == _checksum(told))
+
+
+def _checksum(told: Any) -> str:
+    """Sum up JSON, whatever the order of its keys and its spaces."""
+    return f"{google_crc32c.value(json.dumps(told, sort_keys=True).encode()):08x}"

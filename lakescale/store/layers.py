@@ -64,7 +64,7 @@ def write_layer(
     chunks
         Side of a chunk in pixels; by default the layer's, and 2048 for a new one.
     overwrite
-        Whether a layer of that name from another source is written anew.
+        Whether a layer of that name is written anew, from whatever source; after a kill it goes on.
     client, progress
         As in `lakescale.write_cube`.
 
@@ -134,7 +134,7 @@ def open_layer(store: str | Path, name: str, *, chunks: int | None = None) -> xr
     if missing:
         what = f"the layer is not finished ({missing} of {len(commits.indices())} chunks missing)"
         raise InputError(what, f"{root}: {name}", "write it again: it goes on where it ended")
-    mend = f"write the layer again: write_layer(..., {root.name!r}, {name!r}, overwrite=True)"
+    mend = f"write the layer again: write_layer(..., {root.name!r}, {name!r}, overwrite=True), or with --overwrite"
     reader = StoredArray(commits, name, (), (), np.dtype(array.dtype), mend=mend)
     attrs = dict(array.attrs["told"])
     token = tokenize(str(root.resolve()), name, array.attrs[_SOURCE], chunks)
@@ -162,8 +162,11 @@ def _claim(root: Path, name: str, raster: xr.DataArray, chunks: int | None, *, o
             raise InputError(what, f"{root}: {name}", "give the same, or another name or store")
         if stored.attrs[_SOURCE] != source and not overwrite:
             what = "the layer holds a raster from another source, or computed with other options"
-            raise InputError(what, f"{root}: {name}", "replace it with overwrite=True, or give another name")
+            raise InputError(
+                what, f"{root}: {name}", "replace it with overwrite=True (--overwrite), or give another name"
+            )
         if overwrite:
-            commits.forget()
+            if stored.attrs[_SOURCE] != source or not commits.is_cut_short():
+                commits.forget()
             stored.update_attributes(told)
     return commits

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 
-from lakescale.chunks import Place
+from lakescale.chunks import Place, split_key
 from lakescale.chunks.plan import shared_blocks
-from lakescale.scene.pixels import plan_window, split_key
+from lakescale.scene.pixels import plan_window
 from lakescale.schema import InputError
 from lakescale.store.codec import FILLS
 
