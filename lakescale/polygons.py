@@ -150,7 +150,7 @@ def _checked(labels: xr.DataArray) -> da.Array:
         labels = label_regions(labels)
     if not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"labels must be integers or a bool mask, got {labels.dtype}", name, "label a mask first")
-    return labels.data if isinstance(labels.data, da.Array) else da.from_array(labels.data, chunks=-1, name=False)
+    return labels.data if isinstance(labels.data, da.Array) else da.from_array(labels.data, chunks=-1)
 
 
 # -- pieces of regions

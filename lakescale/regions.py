@@ -102,7 +102,7 @@ def _checked(mask: xr.DataArray) -> da.Array:
         raise InputError(f"a mask needs the dims ('y', 'x'), got {mask.dims}", name)
     if mask.dtype != bool:
         raise InputError(f"a mask must be bool, got {mask.dtype}", name, "compare it with a threshold first")
-    return mask.data if isinstance(mask.data, da.Array) else da.from_array(mask.data, chunks=-1, name=False)
+    return mask.data if isinstance(mask.data, da.Array) else da.from_array(mask.data, chunks=-1)
 
 
 # -- seams

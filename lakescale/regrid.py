@@ -19,7 +19,7 @@ from lakescale.chunks import Chunks, Place, plan_blocks, pull
 from lakescale.grid import Grid
 from lakescale.kernels import warp
 from lakescale.kernels.lattice import OUTSIDE, STEP, TORN, Aim, Lattice, find_exact, judge_cells, locate_pixels, snap
-from lakescale.schema import InputError, X, Y
+from lakescale.schema import SEEN, InputError, X, Y
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -57,7 +57,8 @@ def regrid(
     ----------
     raster
         ``(y, x)`` or ``(band, y, x)`` with a CRS. Missing are NaN, the declared nodata or, where
-        ``attrs["nodata_values"]`` lists some, pixels all of whose bands equal one of these.
+        ``attrs["nodata_values"]`` lists some, pixels all of whose bands equal one of these; and what a coordinate
+        ``seen`` says. It comes along beside classes, elsewhere NaN says it.
     like
         The grid to bring it to: a `Grid`, a GeoBox, or a raster on it.
     resampling
@@ -89,16 +90,27 @@ def regrid(
     array([[2.5]], dtype=float32)
     """
     _check_request(raster, resampling)
+    if SEEN in raster.coords:
+        return _regrid_with_seen(raster, like, resampling, chunks)
     source, target = Grid.of(raster), _target(like)
     seen = _Nodata.of(raster, resampling)
     mapping = Mapping(source, target)
     want = _target_chunks(like, target, chunks)
-    array = raster.data if isinstance(raster.data, da.Array) else da.from_array(raster.data, chunks=-1, name=False)
+    array = raster.data if isinstance(raster.data, da.Array) else da.from_array(raster.data, chunks=-1)
     fitting, windows = _plan(mapping, want, resampling, bands=array.size // max(1, source.shape[0] * source.shape[1]))
     if not any(window.height for row in windows for window in row):
         _LOG.warning("regrid: %s does not meet the target grid, nothing of it is seen", raster.name or "the raster")
     warped = pull(array, fitting, windows, Warp(mapping, resampling, seen), name="regrid", dtype=seen.dtype)
     return _wrap(raster, warped.rechunk((*warped.chunks[:-2], *want)), target, keep_nodata=not seen.as_nan)
+
+
+def _regrid_with_seen(raster: xr.DataArray, like: Any, resampling: str, chunks: Any) -> xr.DataArray:
+    """Bring a raster and its coordinate ``seen``: numbers become NaN where not seen, classes keep it beside them."""
+    seen, values = raster.coords[SEEN].drop_vars(SEEN), raster.drop_vars(SEEN)
+    if resampling == "nearest" and raster.dtype.kind != "f":
+        moved = regrid(seen, like, resampling="nearest", chunks=chunks)
+        return regrid(values, like, resampling="nearest", chunks=chunks).assign_coords({SEEN: moved})
+    return regrid(values.where(seen), like, resampling=resampling, chunks=chunks)
 
 
 # -- what is asked for
@@ -175,7 +187,7 @@ class _Nodata:
         dtype = raster.dtype
         if resampling != "nearest" or dtype.kind == "f":
             return cls(np.dtype(np.float32), np.nan, True, values, joint)
-        fits = dtype.kind in "iu" and values and np.can_cast(np.min_scalar_type(int(values[0])), dtype)
+        fits = dtype.kind in "iu" and values and values[0].is_integer() and _holds(dtype, int(values[0]))
         return cls(dtype, int(values[0]) if fits else 0, False)
 
     def to_float(self, pixels: NDArray[Any]) -> NDArray[Any]:
@@ -187,6 +199,10 @@ class _Nodata:
             if missing.any():
                 out = np.where(missing, out.dtype.type(np.nan), out)
         return out
+
+
+def _holds(dtype: np.dtype[Any], value: int) -> bool:
+    return bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
 
 
 def _declared(raster: xr.DataArray) -> float | None:

@@ -25,6 +25,7 @@ from lakescale.scoring import IMAGE, REGION_NUM, score
 from lakescale.synthetic import Region, make_region
 from pipelines.map_lakes import map_lakes
 from pipelines.recipe import read_recipe
+from pipelines.run_folder import publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,7 @@ MIN_AREA_M2 = 5000.0
 CLEAR_SHARE = 0.5
 """A true lake of which less was seen is not judged."""
 _MADE_BY = "made_by_lakescale_demo.json"
+_PRODUCTS, _PARTIAL = ("score.json", "quicklook.png"), ".partial"
 _DN = 10_000
 _DEM_MARGIN_PX = 500
 
@@ -53,6 +55,7 @@ def run_demo(
     seed: int = 1,
     cluster: str = "local",
     workers: int | None = None,
+    memory_limit: str | None = None,
     overwrite: bool = False,
 ) -> Iterator[str]:
     """Make up two dates of an ice sheet, map them from files on disk, and score what is found against the truth.
@@ -65,7 +68,7 @@ def run_demo(
         Side of the region, pixels of 10 m.
     seed
         Another region for every number.
-    cluster, workers
+    cluster, workers, memory_limit
         As of `lakescale.cluster.open_cluster`.
     overwrite
         Whether an earlier demo in the folder may be replaced.
@@ -81,9 +84,9 @@ def run_demo(
         When the folder holds something else.
     """
     start = time.perf_counter()
-    _claim(out, {"size": size, "seed": seed}, overwrite=overwrite)
     region = make_region(size, seed=seed, dates=DATES)
-    with open_cluster(cluster, workers=workers) as client:
+    _claim(out, {"size": size, "seed": seed}, overwrite=overwrite)
+    with open_cluster(cluster, workers=workers, memory_limit=memory_limit) as client:
         yield f"making {size} x {size} pixels of ice, seed {seed}, two dates"
         inputs = write_inputs(region, out / "input", client)
         address = client.scheduler.address if cluster == "local" else cluster
@@ -94,11 +97,25 @@ def run_demo(
         found = {name: [frames[name] for frames in runs.values()] for name in (COLOR, INDEX, LAKES)}
     truth = [judged(region, day) for day in DATES]
     scores = {name: score_dates(frames, truth) for name, frames in found.items()}
-    (out / "score.json").write_text(json.dumps(scores, indent=2) + "\n")
-    draw_panels(out / "quicklook.png", [_panel(runs[day], day, truth[k]) for k, day in enumerate(DATES)])
+    panels = [_panel(runs[day], day, truth[k]) for k, day in enumerate(DATES)]
+    publish(out / "quicklook.png", lambda path: draw_panels(path, panels))
+    publish(out / "score.json", lambda path: path.write_text(json.dumps(scores, indent=2) + "\n"))
     yield from format_scores(scores)
     yield f"written to {out}: quicklook.png, score.json, a run for each date, and what went in, input"
     _LOG.info("done in %.0f s", time.perf_counter() - start)
+
+
+def describe_plan(out: Path, *, size: int, seed: int) -> dict[str, Any]:
+    """Say what a demo would make, without making it."""
+    region = make_region(size, seed=seed, dates=DATES)
+    wide = size + 2 * _DEM_MARGIN_PX
+    return {
+        "folder": out,
+        "dates": ", ".join(DATES),
+        "scenes": f"{size} x {size} pixels of {region.resolution_m:g} m, {region.grid.crs.to_string()}, seed {seed}",
+        "elevations": f"{wide} x {wide} pixels",
+        "bytes before compression": size * size * len(DATES) * (2 * len(region.scene(DATES[0])) + 3) + 4 * wide * wide,
+    }
 
 
 def write_inputs(region: Region, folder: Path, client: Client) -> dict[str, Any]:
@@ -170,17 +187,29 @@ def format_scores(scores: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 def _claim(out: Path, asked: dict[str, int], *, overwrite: bool) -> None:
     """Refuse a folder that holds something else than this demo."""
-    told = out / _MADE_BY
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        earlier = json.loads(told.read_text()) if told.is_file() else None
+    told, refusal = out / _MADE_BY, ""
+    if out.exists() and (not out.is_dir() or any(_PARTIAL not in inside.name for inside in out.iterdir())):
+        earlier = _read_json(told)
         if earlier is None:
             raise InputError("the folder holds files that are no demo", str(out), "give another --out")
-        if earlier != asked and not overwrite:
-            raise InputError(
-                f"the folder holds another demo ({earlier})", str(out), "give another --out, or --overwrite"
-            )
+        if earlier != asked:
+            refusal = f"the folder holds another demo (size {earlier.get('size')}, seed {earlier.get('seed')})"
+    if refusal and not overwrite:
+        raise InputError(refusal, str(out), "give another --out, or --overwrite")
     out.mkdir(parents=True, exist_ok=True)
-    told.write_text(json.dumps(asked) + "\n")
+    for left_over in (*(out / name for name in _PRODUCTS), *out.rglob(f"*{_PARTIAL}*")):
+        left_over.unlink(missing_ok=True)
+    publish(told, lambda path: path.write_text(json.dumps(asked) + "\n"))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Read what an earlier demo was asked: nothing where the file is damaged, None where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError:
+        return {}
 
 
 def _as_stored(scene: xr.DataArray) -> xr.DataArray:

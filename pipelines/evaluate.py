@@ -15,7 +15,7 @@ import shapely
 from lakescale import __version__
 from lakescale.schema import LAKE_ID, REASON, InputError
 from lakescale.scoring import FP, IGNORED, IMAGE, REGION_NUM, TP, VERDICT, Score, score
-from pipelines.run_folder import MANIFEST, RunFolder
+from pipelines.run_folder import MANIFEST, RunFolder, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -189,7 +189,7 @@ class _ScoreFolder(RunFolder):
         """Write the polygons, then the figures."""
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
         figures, polygons = targets
-        with self._writing(self.path):
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             figures.unlink(missing_ok=True)  # of an earlier score, whose polygons go
         self.publish(polygons.name, lambda path: _write_layers(path, layers))

@@ -47,7 +47,7 @@ class RunFolder:
         """
         _refuse_others_work(recipe, overwrite=overwrite)
         folder = cls(recipe)
-        with folder._writing(recipe.out):
+        with writing(recipe.out):
             recipe.out.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -58,7 +58,7 @@ class RunFolder:
         """
         self.claimed = True
         self._write_manifest()
-        with self._writing(self.path):
+        with writing(self.path):
             for left_over in (*self.path.glob(f"*{_PARTIAL}*"), *(self.path / name for name in _PRODUCTS)):
                 left_over.unlink(missing_ok=True)
         self.publish(RECIPE, lambda file: file.write_text(self.recipe.to_yaml()))
@@ -78,16 +78,7 @@ class RunFolder:
         RunError
             When it cannot be written; nothing is left of it then.
         """
-        target = self.path / name
-        partial = target.with_name(f"{target.stem}{_PARTIAL}{target.suffix}")
-        with self._writing(target):
-            try:
-                write(partial)
-                _sync(partial)
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
-        return target
+        return publish(self.path / name, write)
 
     def finish(self, **facts: Any) -> None:
         """Write the manifest of a finished run."""
@@ -107,21 +98,42 @@ class RunFolder:
     def _write_manifest(self) -> None:
         self.publish(MANIFEST, lambda file: file.write_text(json.dumps(self.manifest, indent=2, default=str) + "\n"))
 
-    @contextmanager
-    def _writing(self, target: Path) -> Iterator[None]:
-        problem = ""
+
+def publish(target: Path, write: Callable[[Path], Any]) -> Path:
+    """Write a file under another name, then give it its own; nothing is left of it where that fails.
+
+    Raises
+    ------
+    RunError
+        When it cannot be written.
+    """
+    partial = target.with_name(f"{target.stem}{_PARTIAL}{target.suffix}")
+    with writing(target):
         try:
-            yield
-        except LakescaleError:
-            raise
-        except OSError as error:
-            problem = "no space left on the disk" if error.errno in _FULL else error.strerror or str(error)
-            if error.errno in _NOT_ALLOWED:
-                raise InputError(f"cannot write there: {problem}", str(target), "give another --out") from None
-        except Exception as error:  # noqa: BLE001  (GDAL and Arrow have their own errors for a disk that refuses)
-            problem = str(error) or type(error).__name__
-        if problem:
-            raise RunError(f"cannot write: {problem}", str(target), "make room on the disk, or give another --out")
+            write(partial)
+            _sync(partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    return target
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn what a disk refuses, by whoever's error, into ours."""
+    problem = ""
+    try:
+        yield
+    except LakescaleError:
+        raise
+    except OSError as error:
+        problem = "no space left on the disk" if error.errno in _FULL else error.strerror or str(error)
+        if error.errno in _NOT_ALLOWED:
+            raise InputError(f"cannot write there: {problem}", str(target), "give another --out") from None
+    except Exception as error:  # noqa: BLE001  (GDAL and Arrow have their own errors for a disk that refuses)
+        problem = str(error) or type(error).__name__
+    if problem:
+        raise RunError(f"cannot write: {problem}", str(target), "make room on the disk, or give another --out")
 
 
 def _refuse_others_work(recipe: MapRecipe, *, overwrite: bool) -> None:

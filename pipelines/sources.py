@@ -88,6 +88,8 @@ def open_date(asked: SceneRecipe) -> tuple[xr.DataArray, tuple[xr.DataArray, ...
 def find_grid(asked: GridRecipe, scene: xr.DataArray, item: str) -> Grid:
     """Find the run's grid: the one asked for, else the scene's; it must be in metres."""
     own = Grid.of(scene)
+    if asked.like is not None and (asked.crs is not None or asked.resolution_m is not None):
+        raise InputError("a grid like another raster's has its own CRS and resolution", asked.like, "leave out --like")
     if asked.like is not None:
         grid = Grid.of(open_cube(asked.like)) if _is_zarr(asked.like) else read_grid(asked.like)
     elif asked.crs is not None or asked.resolution_m is not None:
@@ -95,6 +97,10 @@ def find_grid(asked: GridRecipe, scene: xr.DataArray, item: str) -> Grid:
     else:
         grid = own
     grid.require_metres(asked.like or item)
+    if grid is not own and not overlap(own, grid):
+        there, here = (", ".join(f"{v:.6g}" for v in one.bounds_xyxy) for one in (own, grid))
+        what = f"the scene misses the run's grid: it lies in {there}, the grid in {here} (x, y, x, y, each in its CRS)"
+        raise InputError(what, item, "give another --like, or a finer --resolution")
     return grid
 
 
@@ -127,6 +133,8 @@ def add_terrain(sources: Sources, asked: DemRecipe) -> None:
     source = asked.source[0] if len(asked.source) == 1 else asked.source
     chunks = sources.scene.data.chunks[-2:]
     if isinstance(source, str) and _is_zarr(source):
+        if asked.nodata is not None:
+            raise InputError("a stored DEM knows its voids", source, "leave out --dem-nodata, or ingest again with it")
         dem = open_layer(source, DEM)
     else:
         dem = open_dem(source, overlap=asked.overlap, nodata=asked.nodata)
@@ -196,7 +204,7 @@ def _open_cubes_date(store: str, asked: SceneRecipe) -> xr.DataArray:
         raise InputError(
             f"a cube knows its {', '.join(unusable)}", store, "leave the option out, or ingest again with it"
         )
-    cube = open_cube(store)
+    cube = open_cube(store, chunks=asked.chunks if "chunks" in asked.model_fields_set else None)
     days = [str(day)[:10] for day in cube[TIME].values]
     if asked.date is None and len(days) > 1:
         raise InputError(f"the cube holds {len(days)} dates: {', '.join(days)}", store, "choose one: --date YYYY-MM-DD")

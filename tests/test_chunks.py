@@ -24,6 +24,7 @@ from lakescale.chunks import (
     overlap_add_serial,
     plan_blocks,
     plan_tiles,
+    read_again,
     split_blocks,
     stitch,
     stitch_serial,
@@ -189,3 +190,17 @@ def test_windows_cover_every_pixel_and_stay_inside(size):
 def test_a_stride_wider_than_the_window_is_refused():
     with pytest.raises(ValueError, match="stride must lie in"):
         WindowPlan(4, 5)
+
+
+def test_an_array_read_again_shares_no_task_and_no_value_changes(one_thread):
+    """Shared keys would hold the mosaic in memory while the seams are solved."""
+    drawn = da.random.default_rng(3).random((40, 50), chunks=(16, 20)).astype(np.float32)
+    tiled = map_tiles(lambda block: block + 1, drawn, depth=2, name="more", dtype=np.float32)
+    for array in (drawn, drawn.rechunk((7, 11)), tiled, tiled.rechunk(13)):
+        again = read_again(array, "test")
+        assert again.chunks == array.chunks
+        assert not set(again.dask.to_dict()) & set(array.dask.to_dict())
+        assert read_again(array, "test").name == again.name != read_again(array, "other").name
+        np.testing.assert_array_equal(again, array)
+        both = da.compute(again, array)
+        np.testing.assert_array_equal(*both)

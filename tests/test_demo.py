@@ -92,3 +92,29 @@ def test_another_demo_or_others_files_are_not_overwritten(demo, tmp_path):
     assert done.returncode == 2
     assert "no demo" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_demo_that_is_refused_claims_nothing(tmp_path):
+    with pytest.raises(InputError, match="seed"):
+        list(run_demo(tmp_path / "DEMO", size=256, seed=-1, cluster="threads"))
+    assert not (tmp_path / "DEMO").exists()
+
+
+def test_a_demo_killed_early_is_begun_anew_and_shows_no_earlier_scores(tmp_path):
+    out = tmp_path / "DEMO"
+    out.mkdir()
+    (out / "made_by_lakescale_demo.json").write_text("")
+    (out / "score.json").write_text("{}")
+    with pytest.raises(InputError, match="another demo"):
+        list(run_demo(out, size=256, seed=3, cluster="threads"))
+    begun = run_demo(out, size=256, seed=3, cluster="threads", overwrite=True)
+    next(begun)
+    begun.close()
+    assert not (out / "score.json").exists()
+    assert json.loads((out / "made_by_lakescale_demo.json").read_text()) == {"size": 256, "seed": 3}
+
+
+def test_a_dry_run_makes_nothing(tmp_path):
+    done = lakescale("demo", "--out", tmp_path / "DEMO", "--dry-run")
+    assert "2048 x 2048 pixels" in done.stdout
+    assert not (tmp_path / "DEMO").exists()

@@ -325,3 +325,11 @@ def has_whitebox():
     except InputError:
         return False
     return True
+
+
+def test_grids_that_miss_the_scene_or_contradict_are_refused(small_scene, tmp_path):
+    far = write_scene(tmp_path / "far.tif", rgb_with_lakes(), origin=(700_000, 7_000_000))
+    with pytest.raises(InputError, match="misses the run's grid"):
+        map_lakes(recipe(small_scene, tmp_path / "RUN", grid__like=str(far)))
+    with pytest.raises(InputError, match="Leave out --like"):
+        map_lakes(recipe(small_scene, tmp_path / "RUN", grid__like=str(far), grid__resolution_m=20))

@@ -529,3 +529,36 @@ NO_CRS = xr.DataArray(np.zeros((4, 4)), {"y": range(4), "x": range(4)}, name="de
 def test_bad_requests_say_what_where_and_how_to_mend_it(call, message):
     with pytest.raises(ls.InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("int16", 9999), ("int16", 32767), ("int8", 127), ("int32", 2**31 - 1), ("int16", -9999)]
+)
+def test_classes_outside_the_source_are_the_nodata_they_declare(dtype, nodata):
+    source = raster(np.ones((8, 8), dtype), transform=Affine(10, 0, 0, 0, -10, 80), crs="EPSG:32622").rio.write_nodata(
+        nodata
+    )
+    wide = GeoBox((12, 12), Affine(10, 0, -20, 0, -10, 100), "EPSG:32622")
+    moved = ls.regrid(source, wide, resampling="nearest")
+    assert moved.dtype == dtype
+    assert (moved.values == nodata).sum() == 144 - 64
+    assert ls.seen_mask(moved).values.sum() == 64
+
+
+def test_what_was_not_seen_stays_so():
+    seen = np.ones((8, 8), bool)
+    seen[:, :4] = False
+    transform = Affine(10, 0, 0, 0, -10, 80)
+    scene = raster(np.full((1, 8, 8), 7, np.uint8), transform=transform, crs="EPSG:32622", bands=["red"])
+    scene = scene.assign_coords(seen=(("y", "x"), seen))
+    half = GeoBox((16, 16), Affine(5, 0, 0, 0, -5, 80), "EPSG:32622")
+    for how in ("nearest", "bilinear"):
+        moved = ls.regrid(scene, half, resampling=how)
+        np.testing.assert_array_equal(ls.seen_mask(moved), seen.repeat(2, 0).repeat(2, 1))
+    assert ls.regrid(scene, half, resampling="nearest").dtype == np.uint8
+
+
+def test_a_raster_in_memory_has_the_same_tasks_twice():
+    source = raster(np.ones((8, 8), np.float32), transform=Affine(10, 0, 0, 0, -10, 80), crs="EPSG:32622").compute()
+    like = GeoBox((4, 4), Affine(20, 0, 0, 0, -20, 80), "EPSG:32622")
+    assert ls.regrid(source, like).data.name == ls.regrid(source, like).data.name

@@ -115,3 +115,23 @@ def test_classes_are_never_mixed(tmp_path):
     assert bands_of(moved) == ["blue", "scl"]
     found = moved.sel(band="scl").values
     assert set(np.unique(found[np.isfinite(found)])) <= {4.0, 9.0}
+
+
+def test_an_8_bit_picture_beside_the_bands_is_left_out(tmp_path):
+    sentinel2_folder(tmp_path)
+    write(tmp_path / f"{TILE}_TCI.tif", rgb())
+    scene, beside = open_parts(tmp_path)
+    assert scene.dtype == np.float32
+    assert bands_of(scene) == ["blue", "green", "red"]
+    assert f"{TILE}_TCI.tif" in scene.attrs["skipped"]
+    assert [name for part in beside for name in bands_of(part)] == ["scl", "swir1"]
+
+
+def test_a_panchromatic_band_does_not_make_the_scene(tmp_path):
+    name = "LC08_L1TP_008012_20190723_20200827_02_T1_{}.TIF"
+    for band in ("B2", "B3", "B4", "B6"):
+        write(tmp_path / name.format(band), dn(), transform=from_origin(600_000, 7_400_000, 30, 30), scale=(2e-5, -0.1))
+    write(tmp_path / name.format("B8"), dn(shape=(40, 60)), transform=from_origin(600_000, 7_400_000, 15, 15))
+    scene, _ = open_parts(tmp_path)
+    assert bands_of(scene) == ["blue", "green", "red", "swir1"]
+    assert name.format("B8") in scene.attrs["skipped"]

@@ -14,6 +14,7 @@ from rasters import axis_chunks
 from scipy import ndimage
 
 import lakescale as ls
+from lakescale.schema import InputError
 from lakescale.synthetic import CLASSES, Scenery, make_region
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -226,3 +227,23 @@ def test_other_resolutions_and_seeds(resolution_m, seed):
 def test_what_makes_no_sense_is_refused(call, message):
     with pytest.raises(ls.InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "key", [np.s_[:, ::3, ::5], np.s_[0, 5, 7], np.s_[:, 5], np.s_[::-1, 90:10:-7, -1], np.s_[:, 4:4]]
+)
+def test_any_selection_is_that_of_the_whole(key):
+    scene = make_region(120, seed=3).scene("2019-07-28", chunks=50)
+    np.testing.assert_array_equal(scene.data[key], scene.values[key])
+    dem = make_region(120, seed=3).dem(chunks=50)
+    np.testing.assert_array_equal(dem.data[key[1:]], dem.values[key[1:]])
+
+
+@pytest.mark.parametrize("size", ["x", [100, 200], 100.5, (1, 2, 3)])
+def test_sizes_that_are_no_numbers_are_refused(size):
+    with pytest.raises(InputError, match="whole numbers"):
+        make_region(size)
+    with pytest.raises(InputError, match="whole numbers"):
+        make_region(100, seed=1.5)
+    with pytest.raises(InputError, match="gaps"):
+        make_region(100).window(slice(0, 100, 2), slice(0, 100))

@@ -6,13 +6,14 @@
 - `overlap_add`: windows larger than their stride (models); each runs once, neighbours add its overflowing strips.
 
 Beside them, `pull` makes each block of another grid from a planned window of source pixels, and `sink` hands some
-blocks to a function that writes them.
+blocks to a function that writes them. `merge_tree` joins ever larger squares of blocks and finishes in each what
+reaches no further.
 
 No other module builds a dask graph. The serial twins (`map_tiles_serial`, ...) run the same functions over the same
 plan in a plain loop, without dask.
 """
 
-from lakescale.chunks.plan import Chunks, Place, Tile, WindowPlan, plan_blocks, plan_tiles
+from lakescale.chunks.plan import Chunks, Place, Tile, WindowPlan, plan_blocks, plan_tiles, split_key
 from lakescale.chunks.pull import pull, pull_serial
 from lakescale.chunks.seams import (
     Blocks,
@@ -29,11 +30,13 @@ from lakescale.chunks.seams import (
 )
 from lakescale.chunks.sink import sink, sink_serial
 from lakescale.chunks.tiles import map_tiles, map_tiles_serial
+from lakescale.chunks.tree import Merge, merge_tree, merge_tree_serial
 from lakescale.chunks.windows import overlap_add, overlap_add_serial
 
 __all__ = [
     "Blocks",
     "Chunks",
+    "Merge",
     "PackedBits",
     "Place",
     "Stitch",
@@ -44,6 +47,8 @@ __all__ = [
     "map_blocks",
     "map_tiles",
     "map_tiles_serial",
+    "merge_tree",
+    "merge_tree_serial",
     "overlap_add",
     "overlap_add_serial",
     "plan_blocks",
@@ -54,6 +59,7 @@ __all__ = [
     "sink",
     "sink_serial",
     "split_blocks",
+    "split_key",
     "stitch",
     "stitch_serial",
     "to_frame",

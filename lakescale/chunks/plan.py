@@ -86,6 +86,16 @@ def cut(block: NDArray[Any], where: Slices) -> NDArray[Any]:
     return np.ascontiguousarray(block[..., *where])
 
 
+def split_key(key: Any, size: int) -> tuple[range, Any]:
+    """Split a slice or a number into the range to read, and the key that picks from what was read."""
+    picked = range(size)[key]
+    if isinstance(picked, int):
+        return range(picked, picked + 1), 0
+    if not picked:
+        return range(0), slice(None)
+    return range(min(picked), max(picked) + 1), slice(None, None, picked.step)
+
+
 @dataclass(frozen=True)
 class WindowPlan:
     """Square windows over a grid, every ``stride`` pixels from pixel (0, 0), the last one shifted inwards.

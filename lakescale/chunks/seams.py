@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import List, Task, TaskRef
-from dask.base import tokenize
+from dask._task_spec import List, Task, TaskRef, convert_legacy_graph
+from dask.base import clone_key, tokenize
 from dask.dataframe import from_graph
-from dask.graph_manipulation import clone
 from dask.highlevelgraph import HighLevelGraph
 from dask.optimization import cull
 
@@ -139,8 +138,17 @@ def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
 
 
 def read_again(array: da.Array, *told_apart_by: Any) -> da.Array:
-    """Give an array tasks of its own, so that what it shares with others need not wait in memory for them."""
-    return clone(array, seed=tokenize(array.name, told_apart_by))
+    """Give an array tasks of its own, so that what it shares with others need not wait in memory for them.
+
+    (`dask.graph_manipulation.clone` leaves the references inside tasks as they were: they would still be shared.)
+    """
+    token = tokenize(array.name, told_apart_by)
+    tasks = convert_legacy_graph(array.__dask_graph__().to_dict())
+    renamed = {key: clone_key(key, token) for key in tasks}
+    again = {renamed[key]: task.substitute(renamed, key=renamed[key]) for key, task in tasks.items()}
+    name = clone_key(array.name, token)
+    graph = HighLevelGraph({name: again}, {name: set()})
+    return da.Array(graph, name, array.chunks, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  (has no other name)
 
 
 def gather(source: Blocks, how: Stitch, count: int) -> tuple[HighLevelGraph, list[Any]]:

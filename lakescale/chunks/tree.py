@@ -29,7 +29,7 @@ class Merge(NamedTuple):
     rest: Callable[[Any], Any]
     """``rest(part) -> rest``: the little that reaches beyond the part."""
     merge: Callable[[list[Any]], Any]
-    """``merge(rests) -> part``: of up to 16 parts in a square, in raster order; what is complete in it, and its rest."""
+    """``merge(rests) -> part``: of up to 16 parts in a square, in raster order."""
     finish: Callable[[Any], Any]
     """``finish(part) -> result``: of what is complete in the part."""
 

@@ -105,7 +105,7 @@ def _refuse_outside(values: NDArray[Any], part: Part, limits: tuple[float, float
     raise InputError(
         f"{outside.size} elevations outside {limits[0]:g}..{limits[1]:g} m, {counts.max()} of them {often:.10g}",
         f"{part.tile.path}, rows {top} to {bottom}, columns {left} to {right}",
-        f"the nodata value is probably wrong: give nodata={often:.10g}, or limits=None",
+        f"the nodata value is probably wrong: give nodata={often:.10g} (--dem-nodata), or other limits=",
     )
 
 

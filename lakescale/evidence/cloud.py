@@ -231,7 +231,7 @@ def _stack(bands: xr.DataArray) -> xr.DataArray:
 
 
 def _raster(array: xr.DataArray) -> da.Array:
-    return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1, name=False)
+    return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1)
 
 
 def _name(scene: xr.DataArray) -> str:

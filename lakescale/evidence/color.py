@@ -173,7 +173,7 @@ def _plane(scene: xr.DataArray, name: str) -> int:
 
 def _raster(array: xr.DataArray) -> da.Array:
     array = array.transpose(..., Y, X)
-    return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1, name=False)
+    return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1)
 
 
 def _region_layer(like: da.Array, region: xr.DataArray | None) -> list[da.Array]:

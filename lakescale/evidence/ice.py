@@ -19,6 +19,8 @@ from lakescale.grid import Grid
 from lakescale.polygons import areas_m2, polygonize
 from lakescale.regions import like
 from lakescale.regrid import Mapping, find_boxes, regrid
+from lakescale.scene.files import open_headers
+from lakescale.scene.opening import find_assets
 from lakescale.schema import AREA_M2, ICE, InputError, X, Y
 
 if TYPE_CHECKING:
@@ -92,6 +94,10 @@ def ice_percent(source: str | Path | gpd.GeoDataFrame, grid: Grid, *, chunks: in
     """
     if not is_raster(source):
         raise InputError("a raster of percent is needed", str(source), "give a GeoTIFF or VRT")
+    if (count := _count_bands(source)) != 1:
+        raise InputError(
+            f"a raster of percent has one band, this file has {count}", str(source), "give that band alone"
+        )
     raster = open_dem(source, limits=None)
     _require_overlap(raster, grid, str(source))
     near = regrid(raster, grid, resampling="nearest", chunks=_chunks(grid, chunks))
@@ -149,7 +155,7 @@ def require_ice(outlines: gpd.GeoDataFrame, source: str) -> None:
             "there is no ice within the scene",
             source,
             "check that it covers the scene; of a raster, more than 50 is ice and above 100 is nodata, "
-            "so give min_percent=0.5 if it holds 0 and 1",
+            "so give min_percent=0.5 (--ice-percent) if it holds 0 and 1",
         )
 
 
@@ -197,6 +203,11 @@ def keep_largest(ice: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None = None)
 def is_raster(source: str | Path | gpd.GeoDataFrame) -> bool:
     """Whether a source of ice is a raster of percent, by its name (``.tif``, ``.vrt``, ...); else it is polygons."""
     return not isinstance(source, gpd.GeoDataFrame) and Path(str(source).split("?")[0]).suffix.lower() in _RASTERS
+
+
+def _count_bands(source: Any) -> int:
+    files, _ = open_headers(find_assets(str(source)), None, None)
+    return max(len(file.dtypes) for file in files)
 
 
 def _chunks(grid: Grid, chunks: int | Chunks) -> Chunks:

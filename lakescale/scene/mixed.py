@@ -11,7 +11,7 @@ from lakescale.scene.files import open_headers
 from lakescale.scene.names import SCL, band_of, parse_day
 from lakescale.scene.on_grid import bring_to_grid
 from lakescale.scene.opening import add_provenance, find_assets, find_day, open_files
-from lakescale.schema import BAND
+from lakescale.schema import BAND, BLUE, RED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TELL_CLOUD = ("swir1", "cirrus", SCL)
 """Bands that tell cloud from ice."""
+_IMAGE, _NUMBERS, _PICTURE, _SOME, _UNKNOWN = range(5)
+"""What a group of files is to the scene, best first."""
 
 
 class SceneParts(NamedTuple):
@@ -46,9 +48,10 @@ def open_parts(
 ) -> SceneParts:
     """Open an image of one date whose bands may lie on several grids.
 
-    Where all bands lie on one grid this is `lakescale.open_scene`. Else the bands of the finest grid make the scene,
-    and those of ``beside`` that only other grids have are brought to it (classes by nearest, others bilinear). An
-    image of several bands makes the scene by itself; of a band on two grids the finer one is taken.
+    Where all bands lie on one grid this is `lakescale.open_scene`. Else the finest grid with red and blue makes the
+    scene, and the bands of ``beside`` that only other grids have are brought to it (classes by nearest, others
+    bilinear). An image of several bands makes the scene by itself, but an 8-bit picture beside red and blue is left
+    out, as are files without a known band; of a band on two grids the finer one is taken.
 
     Parameters
     ----------
@@ -65,7 +68,7 @@ def open_parts(
     day = None if date is None else parse_day(date)
     files, unplaced = open_headers(find_assets(source), day, [*bands, *beside] if bands else None)
     day, day_source = find_day(files, day)
-    first, *others = group_files(files)
+    (first, *others), left_out = group_files(files)
     numbers = {"scale": scale, "offset": offset, "nodata": nodata}
     wanted = bands if bands is None or not others else _present(first, bands)
     scene = open_files(first, day, bands=wanted, chunks=chunks, numbers=numbers)
@@ -74,20 +77,42 @@ def open_parts(
         for group, chosen in _choose_beside([first, *others], beside, {str(name) for name in scene[BAND].values})
     ]
     placed = tuple(bring_to_grid(part, Grid.of(scene), chunks=scene.data.chunks[-2:]) for part in parts)
-    return SceneParts(add_provenance(scene, day, date_source=day_source, skipped=unplaced), placed)
+    return SceneParts(add_provenance(scene, day, date_source=day_source, skipped=unplaced + left_out), placed)
 
 
-def group_files(files: list[File]) -> list[list[File]]:
-    """Group files by grid: an image of many bands first, then the finest grid."""
+def group_files(files: list[File]) -> tuple[list[list[File]], list[str]]:
+    """Group files by grid: what makes the scene first; and name those left out.
+
+    The scene comes of single bands with red and blue, of the finest grid that has both; an image of many bands goes
+    before them unless it is an 8-bit picture of what the bands hold as numbers. Groups without a known band, such as
+    a panchromatic one, are left out where there are others.
+    """
 
     def kind(file: File) -> tuple[Any, ...]:
-        pixel = abs(file.transform.a * file.transform.e - file.transform.b * file.transform.d)
-        return len(file.indexes) == 1, pixel, file.crs.to_wkt(), file.transform[:6], file.shape
+        return len(file.indexes) == 1, file.crs.to_wkt(), file.transform[:6], file.shape
 
-    groups = [list(group) for _, group in groupby(sorted(files, key=kind), key=kind)]
     if sum(len(file.indexes) > 1 for file in files) > 1:
-        return [files]  # of two images `open_files` tells what is wrong
-    return groups
+        return [files], []  # of two images `open_files` tells what is wrong
+    groups = [list(group) for _, group in groupby(sorted(files, key=kind), key=kind)]
+    groups.sort(key=lambda group: (_rank(group), _pixel_area(group[0])))
+    used = [group for group in groups if _rank(group) < _UNKNOWN] or groups
+    if _rank(used[0]) == _NUMBERS:
+        used = [group for group in used if len(group[0].indexes) == 1]
+    return used, [file.name for group in groups if group not in used for file in group]
+
+
+def _rank(group: list[File]) -> int:
+    told = {band for file in group for band in _told_bands(file)}
+    if len(group[0].indexes) > 1:
+        return _PICTURE if set(group[0].dtypes) == {"uint8"} else _IMAGE
+    if {RED, BLUE} <= told:
+        return _NUMBERS
+    return _SOME if any(told) else _UNKNOWN
+
+
+def _pixel_area(file: File) -> float:
+    a, b, _, d, e, _ = file.transform[:6]
+    return float(abs(a * e - b * d))
 
 
 def _present(group: list[File], bands: Sequence[str] | None) -> list[str] | None:

@@ -18,7 +18,7 @@ from dask.base import tokenize
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from lakescale.chunks import plan_blocks, pull
+from lakescale.chunks import plan_blocks, pull, split_key
 from lakescale.schema import InputError
 
 if TYPE_CHECKING:
@@ -144,16 +144,6 @@ def _fit(size: int, block: int, side: int) -> int:
 
 def _as_it_is(pixels: NDArray[Any], window: Place, place: Place) -> NDArray[Any]:  # noqa: ARG001  (`pull` passes them)
     return pixels
-
-
-def split_key(key: Any, size: int) -> tuple[range, Any]:
-    """Split a slice or a number into the range to read, and the key that picks from what was read."""
-    picked = range(size)[key]
-    if isinstance(picked, int):
-        return range(picked, picked + 1), 0
-    if not picked:
-        return range(0), slice(None)
-    return range(min(picked), max(picked) + 1), slice(None, None, picked.step)
 
 
 def _fill(pairs: list[tuple[Plane, NDArray[Any]]], path: str, window: Window) -> None:

@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 from dask.base import tokenize
 
+from lakescale.chunks import split_key
 from lakescale.kernels.landscape import BLUE, GREEN, RED
 from lakescale.kernels.noise import draw, fractal
 from lakescale.kernels.terrain import LUCK, Land, make_heights
@@ -47,13 +48,15 @@ class Drawing:
         """Number of dimensions."""
         return len(self.shape)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        (top, bottom, _), (left, right, _) = (s.indices(n) for s, n in zip(key[-2:], self.block.shape, strict=True))
+    def __getitem__(self, key: tuple[Any, ...]) -> Any:
+        (*planes, rows, cols), picks = zip(*map(split_key, key, self.shape), strict=True)
         part = self.block._replace(
-            row=self.block.row + top, col=self.block.col + left, height=bottom - top, width=right - left
+            row=self.block.row + rows.start, col=self.block.col + cols.start, height=len(rows), width=len(cols)
         )
-        made = self.draw(part) if part.height > 0 and part.width > 0 else np.empty(part.shape, self.dtype)
-        return made[key[0]] if self.planes else made
+        if not (part.height and part.width):
+            return np.empty([len(drawn) for drawn in (*planes, rows, cols)], self.dtype)[picks]
+        made = self.draw(part)
+        return (made[planes[0].start : planes[0].stop] if planes else made)[picks]
 
     def draw(self, part: Block) -> NDArray[Any]:
         """Make a part."""

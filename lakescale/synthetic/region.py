@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil, floor
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,7 @@ CLASSES = (
 """Names of the classes of `Region.classes`, by their values from 0."""
 _SURFACES, _KINDS = ("bed", "arcticdem"), ("reflectance", "rgb8")
 _COARSEST_M, _FINEST_M, _MOST_M = 100.0, 2.0, 4_000_000
-_SIDE = 2048
+_SIDE, _SIDES = 2048, 2
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ class Region:
 
     def window(self, rows: slice, cols: slice) -> Region:
         """Cut out a window, by slices of rows and columns within the region; the land is the same."""
-        (top, bottom, _), (left, right, _) = rows.indices(self.height), cols.indices(self.width)
-        if bottom <= top or right <= left:
-            raise InputError("a window without pixels", f"rows {rows}, columns {cols}", "give slices within the region")
+        (top, bottom, down), (left, right, along) = rows.indices(self.height), cols.indices(self.width)
+        if bottom <= top or right <= left or (down, along) != (1, 1):
+            mend = "give slices within the region, without a step"
+            raise InputError("a window without pixels, or with gaps", f"rows {rows}, columns {cols}", mend)
         return replace(self, height=bottom - top, width=right - left, row=self.row + top, col=self.col + left)
 
     def scene(self, date: Any, *, kind: str = "reflectance", chunks: Any = _SIDE) -> xr.DataArray:
@@ -229,13 +231,18 @@ def make_region(
     >>> region.scene("2019-07-28").sizes["band"], region.dem().dtype
     (6, dtype('float32'))
     """
-    height, width = size if isinstance(size, tuple) else (size, size)
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != _SIDES or not all(isinstance(n, Integral) for n in (*sides, seed)):
+        raise InputError(
+            f"size {size!r} and seed {seed!r}", "make_region", "give whole numbers, such as 2048 or (512, 1024)"
+        )
+    height, width = sides
     resolution_m = _checked_resolution(resolution_m)
     if min(height, width) < 1 or max(height, width) * resolution_m > _MOST_M:
         raise InputError(f"a region of {height} x {width} pixels", "size", "give 1 pixel to 4000 km a side")
     if not 0 <= seed < 2**31:
-        raise InputError(f"the seed must lie in 0 to 2**31 - 1, got {seed!r}", "seed")
-    days = tuple(parse_day(date) for date in dates)
+        raise InputError(f"the seed must lie in 0 to 2**31 - 1, got {seed!r}", "seed", "give another number")
+    days = tuple(parse_day(date) for date in ([dates] if isinstance(dates, str) else dates))
     return Region(
         int(height), int(width), seed=int(seed), resolution_m=resolution_m, dates=days, scenery=scenery or Scenery()
     )
