@@ -32,6 +32,9 @@ _LOG = logging.getLogger(__name__)
 _NODATA = ("wall", "outlet")
 _EXACT_INTEGERS = 2**24
 _MOST_CELLS = 2**31
+_DECLARED = ("_FillValue", "missing_value", "fill_value", "nodata")
+LIMITS_M = (-500.0, 9000.0)
+"""Elevations that can be true: the shores of the Dead Sea lie at -430 m, Mount Everest's top at 8849 m."""
 
 
 def fill_tiled(dem: xr.DataArray, *, nodata: str = "wall") -> xr.DataArray:
@@ -50,8 +53,9 @@ def fill_tiled(dem: xr.DataArray, *, nodata: str = "wall") -> xr.DataArray:
     Parameters
     ----------
     dem
-        Integer or float ``(y, x)``, NaN = void; cast to float32 first. Integers beyond 2**24 may lose their last digits
-        there, which is logged as a warning.
+        Integer or float ``(y, x)``, void where NaN or of a declared number (see `declared_nodata`); cast to float32
+        first. Logged as warnings, once for all chunks: elevations outside -500..9000 m, with one of them and its chunk;
+        integers beyond 2**24, which may lose their last digits; a DEM that is void everywhere.
     nodata
         What voids are that are not joined to the mosaic's edge: ``wall`` (no water enters them; a lake is often a void,
         and would be drained otherwise) or ``outlet`` (water leaves through them).
@@ -76,20 +80,43 @@ def fill_tiled(dem: xr.DataArray, *, nodata: str = "wall") -> xr.DataArray:
            [9., 4., 4., 4.],
            [9., 9., 9., 9.]], dtype=float32)
     """
-    blocks = stitch(_checked(dem), fill_stitch(nodata))
+    blocks = stitch(_checked(dem), fill_stitch(nodata, declared_nodata(dem)))
     return like(dem, blocks.to_array(np.float32))
 
 
-def fill_stitch(nodata: str) -> Stitch:
-    """Fill blocks of elevation; see `fill_tiled`."""
+def declared_nodata(dem: xr.DataArray) -> tuple[float, ...]:
+    """List the numbers that a DEM declares to mean void, whether or not they still stand in its values.
+
+    Those in ``attrs``, as ``rio.write_nodata`` sets them, and in ``encoding``, where xarray and rioxarray put them as
+    they mask a file, under the names ``_FillValue``, ``missing_value``, ``fill_value`` and ``nodata``. NaN needs no
+    telling, and what is no number tells nothing.
+    """
+    told = [said.get(name) for said in (dem.attrs, dem.encoding) for name in _DECLARED]
+    numbers = {float(number) for number in told if isinstance(number, int | float | np.number)}
+    return tuple(sorted(number for number in numbers if not np.isnan(number)))
+
+
+def as_elevation(block: NDArray[Any], missing: tuple[float, ...] = ()) -> NDArray[np.float32]:
+    """Cast a block to float32, NaN where it holds one of the numbers that mean void; other values stay."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is refused
+        values = np.ascontiguousarray(block, np.float32)
+        for number in missing:
+            void = block == number  # in its own type, before it is rounded
+            if void.any():
+                values = np.where(void, np.float32(np.nan), values)
+    return values
+
+
+def fill_stitch(nodata: str, missing: tuple[float, ...] = ()) -> Stitch:
+    """Fill blocks of elevation, ``missing`` the numbers that mean void; see `fill_tiled`."""
     if nodata not in _NODATA:
         raise InputError(f"nodata must be one of {', '.join(_NODATA)}, got {nodata!r}", "fill_depressions")
     is_outlet = nodata == "outlet"
     return Stitch(
         "fill-depressions",
-        partial(_summarize, void_is_outlet=is_outlet),
+        partial(_summarize, void_is_outlet=is_outlet, missing=missing),
         _solve,
-        partial(_apply, void_is_outlet=is_outlet),
+        partial(_apply, void_is_outlet=is_outlet, missing=missing),
     )
 
 
@@ -101,7 +128,7 @@ def _checked(dem: xr.DataArray) -> da.Array:
         raise InputError(f"a DEM must be integer or float, got {dem.dtype}", name, "convert it with astype('float32')")
     if not dem.size:
         raise InputError(f"a DEM without cells, shape {dem.shape}", name, "check the selection before filling")
-    array = dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1, name=False)
+    array = dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1)
     largest = max(array.chunks[0]), max(array.chunks[1])
     if (largest[0] + 2) * (largest[1] + 2) >= _MOST_CELLS:
         raise InputError(f"a chunk of {largest[0]} x {largest[1]} cells is too large", name, "chunk it by 2048 cells")
@@ -111,6 +138,36 @@ def _checked(dem: xr.DataArray) -> da.Array:
 # -- one block
 
 
+class Outside(NamedTuple):
+    """Elevations of a block that cannot be true."""
+
+    cells: int
+    """How many there are."""
+    example: float
+    row: int
+    """Row and column of the example in the block."""
+    col: int
+
+    @classmethod
+    def of(cls, elevation: NDArray[np.float32]) -> Outside | None:
+        """Look for them; None where there are none. Infinite ones count."""
+        outside = (elevation < LIMITS_M[0]) | (elevation > LIMITS_M[1])
+        count = int(np.count_nonzero(outside))
+        if not count:
+            return None
+        row, col = np.unravel_index(int(outside.argmax()), outside.shape)
+        return cls(count, float(elevation[row, col]), int(row), int(col))
+
+    def warn(self, total: int, chunks: int, row: int, col: int, where: str) -> None:
+        """Log that ``total`` elevations of so many chunks are wrong, with this example."""
+        _LOG.warning(
+            "fill_depressions: %d elevations outside %g..%g m in %d chunks, such as %.7g at row %d, column %d "
+            "(%s): the nodata value is probably wrong. Make them void with dem.where(...), or give open_dem their "
+            "nodata (--nodata)",
+            total, *LIMITS_M, chunks, self.example, row, col, where,
+        )  # fmt: skip
+
+
 class _Summary(NamedTuple):
     survey: Survey | None
     """None where an infinite cell forbids it."""
@@ -118,25 +175,33 @@ class _Summary(NamedTuple):
     """Row and column in the block of the first infinite cell."""
     is_rounded: bool
     """Whether there are integers that float32 does not hold."""
+    outside: Outside | None
+    is_void: bool
+    """Whether there is no elevation at all."""
 
 
-def _summarize(block: NDArray[Any], *, void_is_outlet: bool) -> _Summary:
-    beyond = block.dtype.kind in "iu" and (block.max() > _EXACT_INTEGERS or block.min() < -_EXACT_INTEGERS)
-    elevation = _float32(block)
-    is_infinite = np.isinf(elevation)
-    if is_infinite.any():
+def _summarize(block: NDArray[Any], *, void_is_outlet: bool, missing: tuple[float, ...] = ()) -> _Summary:
+    elevation = as_elevation(block, missing)
+    outside = Outside.of(elevation)
+    rounded = outside is not None and _is_rounded(block, elevation)
+    is_infinite = np.isinf(elevation) if outside is not None else None
+    if is_infinite is not None and is_infinite.any():
         row, col = np.unravel_index(int(is_infinite.argmax()), block.shape)
-        return _Summary(None, (int(row), int(col)), bool(beyond))
-    return _Summary(survey(elevation, void_is_outlet=void_is_outlet), None, bool(beyond))
+        return _Summary(None, (int(row), int(col)), rounded, outside, is_void=False)
+    is_void = bool(np.isnan(elevation.flat[0]) and np.isnan(elevation).all())
+    return _Summary(survey(elevation, void_is_outlet=void_is_outlet), None, rounded, outside, is_void)
 
 
-def _apply(block: NDArray[Any], final: Final, *, void_is_outlet: bool) -> NDArray[np.float32]:
-    return fill(_float32(block), final, void_is_outlet=void_is_outlet)
+def _is_rounded(block: NDArray[Any], elevation: NDArray[np.float32]) -> bool:
+    """Tell whether integers lie beyond those that float32 holds; voids do not count."""
+    land = block[~np.isnan(elevation)]
+    return block.dtype.kind in "iu" and bool(land.max() > _EXACT_INTEGERS or land.min() < -_EXACT_INTEGERS)
 
 
-def _float32(block: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is refused
-        return np.ascontiguousarray(block, np.float32)
+def _apply(
+    block: NDArray[Any], final: Final, *, void_is_outlet: bool, missing: tuple[float, ...] = ()
+) -> NDArray[np.float32]:
+    return fill(as_elevation(block, missing), final, void_is_outlet=void_is_outlet)
 
 
 # -- seams
@@ -158,6 +223,7 @@ def _solve(summaries: list[list[_Summary]], places: list[list[Place]]) -> list[l
 
 
 def _check_values(summaries: list[list[_Summary]], places: list[list[Place]]) -> None:
+    """Refuse infinities; warn of what is probably wrong, here, where all blocks are seen, and so once."""
     flat = list(zip(chain(*summaries), chain(*places), strict=True))
     infinite = [(s.infinite, place) for s, place in flat if s.infinite is not None]
     if infinite:
@@ -165,13 +231,24 @@ def _check_values(summaries: list[list[_Summary]], places: list[list[Place]]) ->
         raise InputError(
             f"infinite elevation (as float32) at row {place.row + row}, column {place.col + col}, and in "
             f"{len(infinite)} of {len(flat)} chunks",
-            f"chunk of rows {place.row} to {place.row + place.height - 1}, columns {place.col} to "
-            f"{place.col + place.width - 1}",
+            _chunk(place),
             "make it void first: dem.where(np.isfinite(dem))",
         )
+    outside = [(s.outside, place) for s, place in flat if s.outside is not None]
+    if outside:
+        first, place = outside[0]
+        total = sum(found.cells for found, _ in outside)
+        first.warn(total, len(outside), place.row + first.row, place.col + first.col, _chunk(place))
     rounded = sum(s.is_rounded for s, _ in flat)
     if rounded:
         _LOG.warning("fill_depressions: integers beyond 2**24 were rounded to float32 in %d chunks", rounded)
+    if all(s.is_void for s, _ in flat):
+        _LOG.warning("fill_depressions: the DEM holds no elevation, all of it is void")
+
+
+def _chunk(place: Place) -> str:
+    rows = f"{place.row} to {place.row + place.height - 1}"
+    return f"chunk of rows {rows}, columns {place.col} to {place.col + place.width - 1}"
 
 
 def _joined_to_outlet(

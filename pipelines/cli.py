@@ -216,8 +216,66 @@ def ingest_command(
     typer.echo(f"{done.cube}: {', '.join(done.dates)}")
     speed = f", {done.mb_per_s:.0f} MB/s" if done.chunks_written else ""
     typer.echo(f"{done.chunks_written} chunks written, {done.chunks_skipped} were there{speed}")
+    for note in done.notes:
+        typer.echo(note)
     for path in (*done.cogs, *filter(None, [done.dem])):
         typer.echo(f"written: {path}")
+
+
+@app.command("sinks")
+def sinks_command(
+    dem: Annotated[list[str], typer.Argument(help="Elevations: file, tiles, folder, glob, or dem.zarr.")],
+    out: Annotated[Path, typer.Argument(help="X.zarr (layers, regions), X.tif (depth, regions), X.parquet (regions).")],
+    filled: Annotated[
+        bool, typer.Option("--filled", help="With X.tif: write X_filled.tif, the filled DEM, too.")
+    ] = False,
+    engine: Annotated[str | None, typer.Option(help="tiled or whitebox [tiled].")] = None,
+    voids: Annotated[str | None, typer.Option(help="What enclosed voids are: wall or outlet [wall].")] = None,
+    min_depth_m: Annotated[float | None, typer.Option(help="Least depth of a sink, m [0].")] = None,
+    min_area_m2: Annotated[float | None, typer.Option(help="Least true area of a sink, m2 [0].")] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels of sinks within sinks, in the regions [1].")] = None,
+    nodata: Annotated[float | None, typer.Option(help="Value that means no elevation.")] = None,
+    overlap: Annotated[str | None, typer.Option(help="Where tiles overlap: first or mean [first].")] = None,
+    chunks: Annotated[int | None, typer.Option(help="Side of a chunk, pixels [2048].")] = None,
+    cluster: Annotated[str | None, typer.Option(help="local, threads, or a scheduler's address [local].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of workers [one a core].")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
+    dashboard: Annotated[str | None, typer.Option(help="Address of the dashboard [127.0.0.1:0]; none for off.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what another run wrote to OUT.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fill the depressions of a DEM; write the depth of its sinks, and their outlines with area and capacity."""
+    from pipelines.sinks_recipe import read_sinks_recipe
+
+    _ = debug
+    values = locals()
+    asked = read_sinks_recipe(
+        source=dem,
+        cluster__kind=cluster,
+        **{f"cluster__{name}": values[name] for name in ("workers", "memory_limit", "dashboard")},
+        **{name: values[name] for name in _SINKS},
+    )
+    if dry_run:
+        from pipelines.sinks_plan import describe_plan
+
+        for name, value in describe_plan(asked).items():
+            typer.echo(f"{name}: {value}")
+        return
+    from pipelines.sinks import find_sinks
+
+    done = find_sinks(asked, overwrite=overwrite, progress=True)
+    if done.count is not None:
+        size = f"{done.area_m2 / 1e6:.3f} km2 of true area, {done.capacity_m3 / 1e9:.6g} km3 of capacity"
+        typer.echo(f"{done.count} sink{'s' * (done.count != 1)}, {size}")
+    typer.echo(f"{done.chunks_written} chunks written in {done.seconds:.1f} s")
+    for path in done.written:
+        typer.echo(f"written: {path}")
+
+
+_SINKS = (
+    "out", "filled", "engine", "voids", "min_depth_m", "min_area_m2", "levels", "nodata", "overlap", "chunks",
+)  # fmt: skip
 
 
 @app.command("score")
@@ -250,14 +308,21 @@ def demo_command(
     seed: Annotated[int, typer.Option(help="Another region for every number.")] = 1,
     cluster: Annotated[str, typer.Option(help="local, threads, or a scheduler's address.")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Number of workers [one a core].")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo in the folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     debug: Debug = False,
 ) -> None:
     """Make up two dates of an ice sheet, map them from files, and score the lakes against the truth."""
-    from pipelines.demo import run_demo
+    from pipelines.demo import describe_plan, run_demo
 
     _ = debug
-    for line in run_demo(out, size=size, seed=seed, cluster=cluster, workers=workers, overwrite=overwrite):
+    if dry_run:
+        for name, value in describe_plan(out, size=size, seed=seed).items():
+            typer.echo(f"{name}: {value}")
+        return
+    options: dict[str, Any] = {"cluster": cluster, "workers": workers, "memory_limit": memory_limit}
+    for line in run_demo(out, size=size, seed=seed, overwrite=overwrite, **options):
         typer.echo(line)
 
 

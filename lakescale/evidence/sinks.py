@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 
 from lakescale.chunks import PackedBits, Stitch, map_tiles, read_again, stitch
-from lakescale.depressions import fill_tiled
+from lakescale.depressions import Outside, as_elevation, declared_nodata, fill_tiled
 from lakescale.grid import Grid
 from lakescale.kernels.components import find_parts, paint
 from lakescale.polygons import areas_m2, to_map
@@ -46,8 +46,9 @@ def fill_depressions(dem: xr.DataArray, *, engine: str = "tiled", nodata: str = 
     Parameters
     ----------
     dem
-        ``(y, x)``, m, any integer or float type; NaN = void. It is cast to float32 first (whole numbers beyond 2**24
-        lose digits: a warning is logged).
+        ``(y, x)``, m, any integer or float type. Void where NaN, and where a number stands that the DEM declares as
+        nodata (``_FillValue`` or the like in its attributes or encoding). It is cast to float32 first (whole
+        numbers beyond 2**24 lose digits: a warning is logged). Elevations outside -500..9000 m are logged, once.
     engine
         ``tiled``: exact, in tiles, for mosaics of any size. ``whitebox``: WhiteboxTools' FillDepressions (flats not
         fixed) on the whole array in one task of one machine, in a temporary folder there; the same answer. It must be
@@ -92,6 +93,7 @@ def sink_depth(
     nodata: str = "wall",
     min_depth_m: float = 0.0,
     min_area_m2: float = 0.0,
+    filled: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Compute how deep each cell lies below the level at which its sink would overflow.
 
@@ -108,6 +110,9 @@ def sink_depth(
     min_area_m2
         Leave out sinks of a smaller true area, in m2 (as `lakescale.polygons.areas_m2`; the area of a pixel is
         interpolated between its exact values every 64 pixels).
+    filled
+        The DEM as it was filled before, such as a layer that was written: then nothing is filled here, and ``engine``
+        and ``nodata`` say nothing.
 
     Returns
     -------
@@ -117,17 +122,23 @@ def sink_depth(
     Raises
     ------
     InputError
-        As `fill_depressions`; when a least value is negative, or an area is asked for without a CRS.
+        As `fill_depressions`; when a least value is negative, an area is asked for without a CRS or in degrees, or
+        ``filled`` has another shape.
     """
     for name, least in (("min_depth_m", min_depth_m), ("min_area_m2", min_area_m2)):
         if not 0 <= least < np.inf:
             raise InputError(f"{name} must be 0 or more, got {least!r}", "sink_depth")
-    filled = fill_depressions(dem, engine=engine, nodata=nodata)
-    # with keys of its own the DEM is read again here; else its chunks would wait in memory while the seams are solved
-    again = read_again(_array(dem), "sink-depth")
-    depth = map_tiles(_subtract, filled.data, again, depth=0, name="sink-depth", dtype=np.float32)
+    grid = _metric_grid(dem) if min_area_m2 > 0 else None
+    array = _array(dem)
+    if filled is None:
+        level = fill_depressions(dem, engine=engine, nodata=nodata)
+        # with keys of its own the DEM is read again; else its chunks would wait in memory while the seams are solved
+        array = read_again(array, "sink-depth")
+    else:
+        level = as_filled(filled, dem)
+    depth = map_tiles(_subtract, level.data, array, depth=0, name="sink-depth", dtype=np.float32)
     if min_depth_m > 0 or min_area_m2 > 0:
-        depth = _drop_small(depth, Grid.of(dem) if min_area_m2 > 0 else None, min_depth_m, min_area_m2)
+        depth = _drop_small(depth, grid, min_depth_m, min_area_m2)
     return like(dem, depth).rename("sink_depth")
 
 
@@ -166,24 +177,46 @@ def _fill_whole(dem: xr.DataArray, nodata: str) -> xr.DataArray:
     find_binary()
     require_memory((dem.sizes[Y], dem.sizes[X]))
     array = _array(dem)
-    ready = map_tiles(_ready, array, depth=0, name="dem-float32", dtype=np.float32, options={"name": name})
+    told = {"name": name, "missing": declared_nodata(dem)}
+    ready = map_tiles(_ready, array, depth=0, name="dem-float32", dtype=np.float32, options=told)
     options = {"nodata": nodata}
-    filled = map_tiles(fill_array, ready.rechunk(-1), depth=0, name="whitebox", dtype=np.float32, options=options)
+    filled = map_tiles(_fill_array, ready.rechunk(-1), depth=0, name="whitebox", dtype=np.float32, options=options)
     return like(dem, filled.rechunk(array.chunks))
 
 
+def _fill_array(whole: NDArray[np.float32], *, nodata: str) -> NDArray[np.float32]:
+    outside = Outside.of(whole)
+    if outside is not None:
+        outside.warn(outside.cells, 1, outside.row, outside.col, "the whole DEM")
+    return fill_array(whole, nodata=nodata)
+
+
+def as_filled(filled: xr.DataArray, dem: xr.DataArray) -> xr.DataArray:
+    """Give what was filled before the chunks of the DEM."""
+    if filled.dims != dem.dims or filled.shape != dem.shape:
+        what = f"filled= is {filled.dims} {filled.shape} and the DEM {dem.dims} {dem.shape}"
+        raise InputError(what, _name(dem), "give the answer of fill_depressions for this DEM")
+    return filled.chunk(dict(zip(dem.dims, _array(dem).chunks, strict=True)))
+
+
+def _metric_grid(dem: xr.DataArray) -> Grid:
+    grid = Grid.of(dem)
+    grid.require_metres(_name(dem))
+    return grid
+
+
 def _array(dem: xr.DataArray) -> da.Array:
-    return dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1, name=False)
+    return dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1)
 
 
-def _ready(block: NDArray[Any], *, name: str) -> NDArray[np.float32]:
+def _ready(block: NDArray[Any], *, name: str, missing: tuple[float, ...] = ()) -> NDArray[np.float32]:
     """Cast to float32, -0.0 to 0.0; refuse infinities."""
+    values = as_elevation(block, missing) + np.float32(0)
     if block.dtype.kind in "iu" and block.dtype.itemsize > 2 and block.size:  # noqa: PLR2004
-        largest = max(abs(int(block.min())), abs(int(block.max())))
+        land = block[~np.isnan(values)]
+        largest = max(abs(int(land.min(initial=0))), abs(int(land.max(initial=0))))
         if largest > _EXACT_IN_FLOAT32:
             _LOG.warning("%s: whole numbers up to %d lose digits as float32, which is exact to 2**24", name, largest)
-    with np.errstate(over="ignore"):
-        values = block.astype(np.float32) + np.float32(0)
     infinite = int(np.isinf(values).sum())
     if infinite:
         wrong = f"{infinite} infinite elevations in a block of {block.shape}"

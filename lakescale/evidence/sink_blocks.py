@@ -1,0 +1,222 @@
+"""What a block holds of sinks, and what it makes of the seams' answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lakescale.evidence.sink_cells import SINK, SinkCells, Split
+from lakescale.kernels.components import find_parts, paint
+from lakescale.kernels.rims import DRAW, find_touching
+from lakescale.regions import Ring, ring_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lakescale.chunks import Place
+    from lakescale.evidence.sink_cells import Rules
+    from lakescale.kernels.components import Parts
+
+_NOWHERE = 2**40
+"""Row of the pour point of a piece beside which there is none."""
+
+
+PART = np.dtype(
+    [
+        ("row", np.int64),  # of the first cell
+        ("col", np.int64),
+        ("spill", np.float32),
+        ("depth", np.float32),
+        ("area", np.int64),
+        ("pour_draw", np.bool_),
+        ("pour_row", np.int64),
+        ("pour_col", np.int64),
+    ]
+)
+
+
+class Kept(NamedTuple):
+    """The sinks of a block that may be rows, and what touches its border, with rows and columns of the block."""
+
+    shape: tuple[int, int]
+    cell: NDArray[np.int32]
+    """Index in the block of each sink cell."""
+    elevation: NDArray[np.float32]
+    part: NDArray[np.int32]
+    """Part of each cell; parts are in raster order of their first cells."""
+    parts: NDArray[Any]
+    """Of dtype `PART`."""
+    ring: Ring
+    """Of sinks."""
+    void_ring: Ring
+    void_cells: NDArray[np.int64]
+    """Of the parts of void: those of the ring first, then those that touch sinks."""
+    beside: NDArray[np.int64]
+    """``(2, n)``: which part touches which part of void."""
+
+
+class Summary(NamedTuple):
+    """What the seams need to know of a block."""
+
+    ring: Ring
+    parts: NDArray[Any]
+    """Of dtype `PART`: those that touch the border."""
+    rank: NDArray[np.int64]
+    """How many inner sinks begin before each of these in its row of the block."""
+    inner_roots: NDArray[np.int64]
+    """How many inner sinks begin in each row."""
+    void_ring: Ring
+    void_cells: NDArray[np.int64]
+    beside: NDArray[np.int64]
+    """Only of the sinks that touch the border, by their number in the ring."""
+
+
+class Answer(NamedTuple):
+    """What the seams tell a block."""
+
+    place: Place
+    before: NDArray[np.int64]
+    """Per row of the block: sinks that begin in earlier rows of the mosaic and in chunks to the left."""
+    ring_id: NDArray[np.int64]
+    """Of the parts that touch the border; 0 for those that are no rows."""
+    is_root: NDArray[np.bool_]
+    """Whether the sink of such a part begins in it."""
+    of_pieces: NDArray[np.int64]
+    voids: NDArray[np.int64]
+    """Cells of the voids that touch the sink."""
+    void_group: NDArray[np.int64]
+    """Void of each part of void that touches the border."""
+    void_cells: NDArray[np.int64]
+    """Cells of that void in the mosaic."""
+
+
+def collect(block: NDArray[Any], *, rules: Rules) -> Kept:
+    """Find the sinks of a block that are large enough or touch its border, and the voids beside sinks.
+
+    Parameters
+    ----------
+    block
+        ``(y, x)`` with the fields ``dem``, ``filled``, ``pour``, and ``area`` where the rules ask for it.
+    rules
+        Which sinks are large enough.
+    """
+    elevation, filled = (np.ascontiguousarray(block[name]) for name in ("dem", "filled"))
+    is_sink = filled > elevation
+    found = find_parts(is_sink, connectivity=8)
+    part = np.repeat(found.part, found.stop - found.start)
+    cell = np.flatnonzero(is_sink).astype(np.int32)
+    parts = np.zeros(found.n_parts, PART)
+    parts["row"], parts["col"] = found.first_row, found.first_col
+    parts["spill"] = filled[parts["row"], parts["col"]]
+    parts["pour_draw"], parts["pour_row"] = True, _NOWHERE
+    low = np.full(found.n_parts, np.inf, np.float32)
+    np.minimum.at(low, part, elevation[is_sink])
+    parts["depth"] = parts["spill"] - low
+    if "area" in (block.dtype.names or ()):
+        np.add.at(parts["area"], part, block["area"][is_sink])
+    _set_pours(parts, part, cell, block["pour"][is_sink], block.shape[1])
+    ring = ring_of(found)
+    chosen = rules.are_large(parts["depth"], parts["area"])
+    chosen[ring.parts] = True
+    number = np.cumsum(chosen, dtype=np.int32) - 1
+    stays = chosen[part]
+    void_ring, void_cells, beside = _voids_beside(np.isnan(elevation), found)
+    beside = beside[:, chosen[beside[0]]]
+    beside[0] = number[beside[0]]
+    ring = ring._replace(parts=number[ring.parts])
+    kept = cell[stays], elevation[is_sink][stays], number[part[stays]], parts[chosen]
+    return Kept(block.shape, *kept, ring, void_ring, void_cells, beside)
+
+
+def _set_pours(
+    parts: NDArray[Any], part: NDArray[np.int32], cell: NDArray[np.int32], code: NDArray[np.uint8], width: int
+) -> None:
+    """Choose the pour point of each part among those of its cells."""
+    has = np.flatnonzero(code)
+    step = (code[has] % DRAW).astype(np.int64) - 1
+    row, col = cell[has] // width + step // 3 - 1, cell[has] % width + step % 3 - 1
+    is_draw = code[has] >= DRAW
+    order = np.lexsort((col, row, is_draw, part[has]))
+    named, first = np.unique(part[has][order], return_index=True)
+    best = order[first]
+    parts["pour_draw"][named], parts["pour_row"][named], parts["pour_col"][named] = is_draw[best], row[best], col[best]
+
+
+def _voids_beside(is_void: NDArray[np.bool_], sinks: Parts) -> tuple[Ring, NDArray[np.int64], NDArray[np.int64]]:
+    """Find the voids that touch sinks or the border, and which sinks they touch."""
+    voids = find_parts(is_void, connectivity=8)
+    void_ring = ring_of(voids)
+    cells = np.zeros(voids.n_parts, np.int64)
+    np.add.at(cells, voids.part, voids.stop - voids.start)
+    if not voids.n_parts or not sinks.n_parts:
+        return void_ring, cells[void_ring.parts], np.empty((2, 0), np.int64)
+    image = np.zeros(is_void.shape, np.int32)
+    paint(sinks, np.arange(1, sinks.n_parts + 1, dtype=np.int32), image)
+    paint(voids, -np.arange(1, voids.n_parts + 1, dtype=np.int32), image)
+    sink, void = find_touching(image)
+    sink, void = sink - 1, -void - 1
+    inner = np.setdiff1d(void, void_ring.parts)
+    listed = np.concatenate([void_ring.parts, inner])
+    position = np.empty(voids.n_parts, np.int64)
+    position[listed] = np.arange(len(listed))
+    return void_ring, cells[listed], np.stack([sink, position[void]])
+
+
+def summarize(kept: Kept) -> Summary:
+    """Tell the seams of the sinks and voids at the border of a block."""
+    is_inner, ring_number = np.ones(len(kept.parts), bool), np.full(len(kept.parts), -1)
+    is_inner[kept.ring.parts] = False
+    ring_number[kept.ring.parts] = np.arange(len(kept.ring.parts))
+    beside = kept.beside[:, ~is_inner[kept.beside[0]]]
+    row = kept.parts["row"]
+    return Summary(
+        kept.ring,
+        kept.parts[kept.ring.parts],
+        _rank_in_row(is_inner, row)[kept.ring.parts],
+        np.bincount(row[is_inner], minlength=kept.shape[0]),
+        kept.void_ring,
+        kept.void_cells,
+        np.stack([ring_number[beside[0]], beside[1]]),
+    )
+
+
+def name_sinks(kept: Kept, answer: Answer) -> Split:
+    """Name the sinks of a block, and drop those that are no rows."""
+    place, ring = answer.place, kept.ring.parts
+    is_root, is_inner = np.ones((2, len(kept.parts)), bool)
+    is_root[ring], is_inner[ring] = answer.is_root, False
+    row = kept.parts["row"]
+    table = np.zeros(len(row), SINK)
+    table["id"] = answer.before[row] + _rank_in_row(is_root, row) + 1
+    table["id"][ring] = answer.ring_id
+    table["spill"], table["pour_draw"] = kept.parts["spill"], kept.parts["pour_draw"]
+    table["pour_row"], table["pour_col"] = kept.parts["pour_row"] + place.row, kept.parts["pour_col"] + place.col
+    table["voids"] = _inner_voids(kept, answer)
+    table["voids"][ring] = answer.voids
+    table["pieces"] = table["of_pieces"] = 1
+    table["of_pieces"][ring] = answer.of_pieces
+    row_col = np.divmod(kept.cell, np.int32(kept.shape[1]))
+    cells = SinkCells(
+        row_col[0] + np.int32(place.row), row_col[1] + np.int32(place.col), kept.elevation, kept.part, table
+    )
+    split = Split.of(cells.where(table["id"] > 0))
+    return split._replace(crossing=SinkCells.join([split.crossing]))
+
+
+def _inner_voids(kept: Kept, answer: Answer) -> NDArray[np.int64]:
+    """Count the cells of the voids that touch each sink; wrong for those at the border."""
+    n_ring = len(answer.void_group)
+    group = np.concatenate([answer.void_group, -1 - np.arange(len(kept.void_cells) - n_ring)])
+    size = np.concatenate([answer.void_cells, kept.void_cells[n_ring:]])
+    sink, void = kept.beside
+    once = np.unique(np.stack([sink, group[void]]), axis=1, return_index=True)[1]
+    out = np.zeros(len(kept.parts), np.int64)
+    np.add.at(out, sink[once], size[void[once]])
+    return out
+
+
+def _rank_in_row(counted: NDArray[np.bool_], row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count, for each part (in raster order), the counted ones before it in its row."""
+    before = np.concatenate([[0], np.cumsum(counted)])
+    return before[:-1] - before[np.searchsorted(row, row, side="left")]

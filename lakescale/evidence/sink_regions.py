@@ -1,0 +1,208 @@
+"""Sinks as polygons, with what they would hold, and the sinks that lie within them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import dask_geopandas  # noqa: TC002  (importing it teaches dask what a GeoDataFrame is)
+import geopandas as gpd
+import numpy as np
+import shapely
+
+from lakescale.chunks import Merge, Stitch, map_blocks, map_tiles, merge_tree, read_again, stitch, to_frame
+from lakescale.depressions import as_elevation, declared_nodata
+from lakescale.evidence.sink_blocks import collect, name_sinks, summarize
+from lakescale.evidence.sink_cells import AREA_UNIT_M2, Rules, SinkCells, Split, crossing, join, whole_areas
+from lakescale.evidence.sink_seams import solve_seams
+from lakescale.evidence.sink_tables import count_nested, make_rows, number_rows
+from lakescale.evidence.sinks import as_filled, fill_depressions
+from lakescale.grid import Grid
+from lakescale.kernels.rims import find_pours
+from lakescale.polygons import to_map
+from lakescale.schema import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+
+_ALL_LEVELS = np.iinfo(np.int32).max
+_CELL = [("dem", np.float32), ("filled", np.float32), ("pour", np.uint8)]
+_CELL_AND_AREA = [*_CELL, ("area", np.int64)]
+
+
+def sink_regions(
+    dem: xr.DataArray,
+    *,
+    engine: str = "tiled",
+    nodata: str = "wall",
+    min_depth_m: float = 0.0,
+    min_area_m2: float = 0.0,
+    levels: int | None = 1,
+    filled: xr.DataArray | None = None,
+) -> dask_geopandas.GeoDataFrame:
+    """Outline and measure sinks, and the sinks within them.
+
+    An outermost sink is a region (8-connected) of cells that filling raises; all of them rise to one level. Within it
+    an inner sink is a part that keeps its own water as it rises, up to the level at which it meets another one: the
+    cells below that level that are joined below it (8-connected). Where several meet at one level, over one flat or one
+    after the other, all are children of one sink. An inner sink that misses ``min_depth_m`` or ``min_area_m2`` is none,
+    and its water counts to the sink round it; one that so has no sibling left is none either, since it is its parent
+    at a lower level. With 0 and 0 every minimum counts; a flat is one minimum.
+
+    Lazy, and the same rows for any chunks. Of the sinks that are large enough, and of all at the edges of chunks, 12
+    bytes a cell and 49 a sink wait in memory while seams are solved; the solving task holds 16 bytes a border pixel and
+    24 a row of each chunk, and 80 for each sink at its edges. A sink that lies in one chunk is measured there; the
+    cells of one that crosses seams (16 bytes each) go to a task that measures all sinks that cross the seams within a
+    square of 4 x 4 chunks, or of 4 x 4 such squares and so on, and reach no further: its memory follows the largest
+    such sinks. With ``levels`` above 1 the rows wait in memory until they are numbered.
+
+    Parameters
+    ----------
+    dem, engine, nodata
+        See `lakescale.fill_depressions`. The grid must be in metres.
+    min_depth_m, min_area_m2
+        Least greatest depth in m, and least true area in m2, of outermost and inner sinks alike.
+    levels
+        How many levels of nesting: 1 gives outermost sinks only; None gives all. Deep levels of rough terrain are many
+        rows, and large ones: noise nests as deeply as there are minima.
+    filled
+        The DEM as it was filled before with the same ``nodata``, such as a layer that was written; None fills it here.
+
+    Returns
+    -------
+    dask_geopandas.GeoDataFrame
+        One row a sink. One partition a chunk and one a square of chunks; ``spatial_partitions`` is set. In the DEM's
+        CRS, with the columns
+
+        - ``sink_id``: int64. The outermost sinks that are large enough have 1, 2, ... in raster order of their first
+          cells; inner ones count on from there, by the id of their outermost sink, then by level, then by first cell.
+        - ``level``: int32, 0 for an outermost sink; ``parent``: the ``sink_id`` of the sink round it (Int64, NA).
+        - ``depth_m``, ``spill_m``, ``pit_m``: float32, greatest depth, and elevation of the water's surface when the
+          sink is full and of its lowest cell; ``merge_m``: the spill elevation at which an inner sink joins
+          others, NaN for an outermost one.
+        - ``area_m2``: true area; ``capacity_m3``: depth times true area, each cell's rounded to 2**-10 m3.
+        - ``pour_x``, ``pour_y``: centre of a cell beside the sink (8), at its spill elevation, over which it
+          overflows: the first in raster order from which water runs on at once (to a cell outside the sink that is
+          lower when filled, over the mosaic's edge, or into any void by ``nodata="outlet"``), else the first of all.
+          Of an inner sink: the first with a cell beside it that is lower and outside the sink, else the first.
+        - ``pit_x``, ``pit_y``: centre of its lowest cell, the first in raster order.
+        - ``void_share``: of the outermost sink's cells and those of the voids (8-connected) that touch it,
+          the share of void cells. Above 0 the true extent is not known: the sink may go on in the void.
+        - ``geometry``: Polygon, or MultiPolygon of the 4-connected parts; valid, no collinear vertices.
+
+    Raises
+    ------
+    InputError
+        As `lakescale.fill_depressions`; when a least value is negative, ``levels`` is below 1, or the grid is not in
+        metres.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> heights = np.full((3, 7), 99, np.float32)
+    >>> heights[1] = [0, 9, 1, 5, 2, 9, 99]  # a valley with two basins, which meet at 5 m and overflow at 9 m
+    >>> axes = {"y": [2500.0, 1500.0, 500.0], "x": np.arange(500.0, 7500.0, 1000.0)}
+    >>> dem = xr.DataArray(heights, axes, ("y", "x")).odc.assign_crs("EPSG:3413").chunk(y=3, x=2)
+    >>> sinks = sink_regions(dem, levels=None).compute().sort_values("sink_id")
+    >>> print(sinks[["sink_id", "level", "parent", "depth_m", "spill_m"]].to_string(index=False))
+     sink_id  level  parent  depth_m  spill_m
+           1      0    <NA>      8.0      9.0
+           2      1       1      4.0      5.0
+           3      1       1      3.0      5.0
+    """
+    _check(min_depth_m, min_area_m2, levels)
+    level = fill_depressions(dem, engine=engine, nodata=nodata) if filled is None else as_filled(filled, dem)
+    grid = Grid.of(dem)
+    grid.require_metres(str(dem.name or "dem"))
+    rules = Rules(
+        grid,
+        np.float32(min_depth_m),
+        int(np.ceil(min_area_m2 / AREA_UNIT_M2)),
+        _ALL_LEVELS if levels is None else levels,
+    )
+    return _tabulate(_sink_cells(dem, level.data, grid if min_area_m2 > 0 else None, nodata), rules)
+
+
+def _check(min_depth_m: float, min_area_m2: float, levels: int | None) -> None:
+    for option, least in (("min_depth_m", min_depth_m), ("min_area_m2", min_area_m2)):
+        if not 0 <= least < np.inf:
+            raise InputError(f"{option} must be 0 or more, got {least!r}", "sink_regions")
+    if levels is not None and not (isinstance(levels, int) and levels >= 1):
+        raise InputError(f"levels must be a whole number from 1 on, or None for all, got {levels!r}", "sink_regions")
+
+
+def _tabulate(cells: da.Array, rules: Rules) -> dask_geopandas.GeoDataFrame:
+    """Name the sinks of all chunks, then measure each where all of its cells are."""
+    how = Stitch("sinks", summarize, partial(solve_seams, rules=rules), name_sinks, keep=partial(collect, rules=rules))
+    rows, places = merge_tree(stitch(cells, how), Merge("sink-rows", crossing, join, partial(_measure, rules=rules)))
+    if rules.levels == 1:
+        number = partial(number_rows, first_id=np.empty(0, np.int64))
+        ready = map_blocks(rows, "sink-regions", number)
+    else:
+        ready = stitch(rows, Stitch("sink-regions", count_nested, _number, number_rows, keep=_as_it_is))
+    keys = [(ready.name, *index) for index in ready.indices]
+    meta = number_rows(make_rows(SinkCells.empty(), rules), np.empty(0, np.int64))
+    frame: dask_geopandas.GeoDataFrame = to_frame(ready.graph, keys, meta, "sink-regions")
+    boxes = [(p.col, p.row, p.col + p.width, p.row + p.height) for p in places]
+    bounds = to_map(shapely.box(*np.array(boxes, float).T), rules.grid.transform)
+    frame.spatial_partitions = gpd.GeoSeries(bounds, crs=rules.grid.crs)
+    return frame
+
+
+# -- cells
+
+
+def _sink_cells(dem: xr.DataArray, filled: da.Array, grid: Grid | None, nodata: str) -> da.Array:
+    """Put elevation, filled elevation and the step to the pour point into one array, and areas if asked for."""
+    array = dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1)
+    # with keys of its own the DEM is read again here; else its chunks would wait in memory while the seams are solved
+    again = read_again(array, "sink-cells")
+    options = {"void_is_outlet": nodata == "outlet", "missing": declared_nodata(dem)}
+    cells = map_tiles(_look_round, filled, again, depth=2, name="sink-cells", dtype=_CELL, options=options)
+    if grid is None:
+        return cells
+    meta = np.empty((0, 0), _CELL_AND_AREA)
+    return da.map_blocks(_add_area, cells, grid=grid, token="sink-cell-areas", dtype=_CELL_AND_AREA, meta=meta)  # noqa: S106
+
+
+def _look_round(
+    filled: NDArray[np.float32], dem: NDArray[Any], *, void_is_outlet: bool, missing: tuple[float, ...]
+) -> NDArray[Any]:
+    out = np.empty(dem.shape, _CELL)
+    elevation = as_elevation(dem, missing) + np.float32(0)
+    out["dem"], out["filled"] = elevation, filled
+    out["pour"] = find_pours(filled, elevation, void_is_outlet=void_is_outlet)
+    return out
+
+
+def _add_area(block: NDArray[Any], *, grid: Grid, block_info: Any = None) -> NDArray[Any]:
+    out = np.empty(block.shape, _CELL_AND_AREA)
+    for name, _ in _CELL:
+        out[name] = block[name]
+    (top, bottom), (left, right) = block_info[0]["array-location"]
+    out["area"] = whole_areas(grid, range(top, bottom), range(left, right))
+    return out
+
+
+# -- rows
+
+
+def _measure(split: Split, *, rules: Rules) -> gpd.GeoDataFrame:
+    return make_rows(split.complete, rules)
+
+
+def _number(counts: list[list[Any]], _places: Any) -> list[list[NDArray[np.int64]]]:
+    """Count nested rows on from the outermost ones, in the order of the sinks that hold them."""
+    holders, nested, outermost = zip(*counts[0], strict=True)
+    count = np.concatenate(nested)
+    order = np.argsort(np.concatenate(holders))
+    first = np.empty(len(count), np.int64)
+    first[order] = sum(outermost) + 1 + np.cumsum(count[order]) - count[order]
+    return [np.split(first, np.cumsum([len(k) for k in nested])[:-1])]
+
+
+def _as_it_is(rows: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    return rows

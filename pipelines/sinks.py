@@ -1,0 +1,315 @@
+"""A DEM to its sinks: filled once, to a store; depth and regions from what was written; run again after a kill."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from dask.base import tokenize
+
+from lakescale import __version__
+from lakescale.cluster import compute, open_cluster
+from lakescale.cog import export_cog
+from lakescale.dem import open_dem
+from lakescale.evidence.sink_regions import sink_regions
+from lakescale.evidence.sinks import fill_depressions, sink_depth
+from lakescale.grid import Grid
+from lakescale.schema import AREA_M2, DEM, InputError
+from lakescale.store import is_store, locked, open_layer, open_store, same_grid, stored_grid, write_layer, writing
+from pipelines.sinks_recipe import stored_dem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import xarray as xr
+    from distributed import Client
+
+    from pipelines.sinks_recipe import Outputs, SinksRecipe
+
+log = logging.getLogger(__name__)
+
+FILLED, SINK_DEPTH = "filled", "sink_depth"
+"""Layers of the store."""
+SIDE = 2048
+_KIND = "layers"
+_CLEARING, _RUNNING, _FINISHED = "clearing", "running", "finished"
+_TELLERS = ("lakescale.depressions", "lakescale.evidence.sinks")
+
+
+@dataclass(frozen=True)
+class SinksResult:
+    """What a run wrote, by this call and by those that were killed before it."""
+
+    written: tuple[Path, ...]
+    chunks_written: int
+    """By this call, of both layers."""
+    seconds: float
+    count: int | None
+    """Of sinks, those within others left out; None where the grid is not in metres, and there are no regions."""
+    area_m2: float
+    capacity_m3: float
+
+
+def find_sinks(recipe: SinksRecipe, *, overwrite: bool = False, progress: bool = False) -> SinksResult:
+    """Write the sinks of a DEM; run it again after a kill, and it goes on.
+
+    The DEM is filled once, chunk by chunk into a store, from which depth and regions are made. A chunk that is finished
+    is not written twice, and a file has its name only when it is whole.
+
+    Parameters
+    ----------
+    recipe
+        The DEM, how it is filled, and what is to be written.
+    overwrite
+        Whether the answer to another request, or a finished one, is replaced.
+    progress
+        Whether to show a progress bar for each stage on stderr.
+
+    Raises
+    ------
+    InputError
+        When the DEM cannot be used or holds no elevation, regions are asked for of a grid that is not in metres, or the
+        output holds the answer to another request.
+    RunError
+        When a worker dies three times over one task, or the disk takes no more.
+    """
+    start = time.perf_counter()
+    dem = open_elevation(recipe)
+    regions_wanted = measures_in_metres(dem, recipe)
+    filled = fill_depressions(dem, engine=recipe.engine, nodata=recipe.voids)
+    run = _Run.claim(recipe, dem, overwrite=overwrite, regions_wanted=regions_wanted)
+    chunks = 0
+    if not run.is_complete:
+        with open_cluster(**recipe.cluster.model_dump(exclude_none=True)) as client, _told_once(recipe, client):
+            chunks = _write(run, dem, filled, client=client, progress=progress)
+    run.finish()
+    return SinksResult(run.products, chunks, time.perf_counter() - start, *run.totals())
+
+
+def open_elevation(recipe: SinksRecipe) -> xr.DataArray:
+    """Open the DEM: a layer of a store, or files."""
+    store = stored_dem(recipe)
+    if store is not None:
+        return open_layer(store, DEM, chunks=recipe.chunks)
+    source: Any = recipe.source[0] if len(recipe.source) == 1 else recipe.source
+    return open_dem(source, chunks=recipe.chunks or SIDE, overlap=recipe.overlap or "first", nodata=recipe.nodata)
+
+
+def measures_in_metres(dem: xr.DataArray, recipe: SinksRecipe) -> bool:
+    """Tell whether the DEM's grid allows areas and capacities; refuse a recipe that needs them where it does not."""
+    item = str(dem.attrs.get("source", recipe.source[0]))
+    try:
+        Grid.of(dem).require_metres(item)
+    except InputError as error:
+        if recipe.min_area_m2 > 0 or recipe.out == recipe.outputs.regions:
+            mend = f"bring it to metres: gdalwarp -t_srs EPSG:3413 {item} OUT.tif; or ask for the depth alone, as .tif"
+            raise InputError(error.what, error.item, mend) from None
+        log.warning("regions are not written, since areas and capacities need metres: %s", error.what)
+        return False
+    return True
+
+
+def find_regions(dem: xr.DataArray, recipe: SinksRecipe, filled: xr.DataArray | None = None) -> Any:
+    """Outline the sinks (lazy), of a DEM that may have been filled before."""
+    return sink_regions(
+        dem, engine=recipe.engine, nodata=recipe.voids, min_depth_m=recipe.min_depth_m, min_area_m2=recipe.min_area_m2,
+        levels=recipe.levels, filled=filled,
+    )  # fmt: skip
+
+
+# -- the stages
+
+
+def _write(run: _Run, dem: xr.DataArray, filled: xr.DataArray, *, client: Client, progress: bool) -> int:
+    """Write what is not there yet."""
+    out, recipe = run.out, run.recipe
+    options: dict[str, Any] = {"client": client, "progress": progress}
+    side = max(dem.data.chunksize)
+    chunks = write_layer(filled, out.store, FILLED, chunks=side, **options)
+    _refuse_void(run)
+    written = open_layer(out.store, FILLED)
+    if run.needs_depth:
+        depth = sink_depth(dem, filled=written, min_depth_m=recipe.min_depth_m, min_area_m2=recipe.min_area_m2)
+        chunks += write_layer(depth, out.store, SINK_DEPTH, chunks=side, **options)
+    if run.lacks(out.regions):
+        (frame,) = compute(find_regions(dem, recipe, written), description="sink_regions", **options)
+        ordered = frame.sort_values("sink_id", ignore_index=True)
+        publish(out.regions, lambda file: ordered.to_parquet(file, index=False))
+    for path, name in ((out.depth, SINK_DEPTH), (out.filled, FILLED)):
+        if path is not None and run.lacks(path):
+            log.info("writing %s", path)
+            export_cog(open_layer(out.store, name), path, client=client)
+    return chunks
+
+
+def _refuse_void(run: _Run) -> None:
+    """Refuse a DEM whose every chunk came out empty."""
+    if not any(entry.is_file() for entry in (run.out.store / FILLED / "c").rglob("*")):
+        source = ", ".join(run.recipe.source)
+        run.clear()
+        run.out.manifest.unlink()
+        raise InputError("the DEM holds no elevation, all of it is void", source, "see whether --nodata is right")
+
+
+@contextmanager
+def _told_once(recipe: SinksRecipe, client: Client) -> Iterator[None]:
+    """Bring warnings from tasks to this process, and let each through once: a task may run again on another worker."""
+    seen: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not (message in seen or seen.add(message))  # type: ignore[func-returns-value]
+
+    loggers = [logging.getLogger(name) for name in _TELLERS]
+    elsewhere = recipe.cluster.kind != "threads"
+    for one in loggers:
+        one.addFilter(is_new)
+    try:
+        if elsewhere:
+            client.forward_logging("lakescale", level=logging.WARNING)
+        yield
+    finally:
+        if elsewhere:
+            client.unforward_logging("lakescale")
+        for one in loggers:
+            one.removeFilter(is_new)
+
+
+# -- the run on disk
+
+
+class _Run:
+    """The files of a run, and the manifest that says whose they are."""
+
+    def __init__(self, recipe: SinksRecipe, request: dict[str, Any], *, regions_wanted: bool) -> None:
+        self.recipe, self.request, self.regions_wanted = recipe, request, regions_wanted
+        self.out: Outputs = recipe.outputs
+
+    @classmethod
+    def claim(cls, recipe: SinksRecipe, dem: xr.DataArray, *, overwrite: bool, regions_wanted: bool) -> _Run:
+        """Take the outputs for this request, or see that they are its own."""
+        run = cls(recipe, recipe.asked | {"pixels": tokenize(dem.data)}, regions_wanted=regions_wanted)
+        told = _read_manifest(run.out.manifest)
+        run._refuse_others_work(told, dem, overwrite=overwrite)
+        is_same = told.get("request") == run.request
+        with writing(run.out.manifest):
+            run.out.manifest.parent.mkdir(parents=True, exist_ok=True)
+            if not is_same or told["state"] == _CLEARING or (overwrite and told["state"] == _FINISHED):
+                run._tell(_CLEARING)  # killed while files are taken away, the next run takes the others away
+                run.clear()
+                run._tell(_RUNNING)
+            elif not run.is_complete:
+                run._tell(_RUNNING)
+        return run
+
+    @property
+    def products(self) -> tuple[Path, ...]:
+        """What is to be there in the end."""
+        out = self.out
+        kept = [out.store] if out.is_kept else []
+        return (*kept, *(path for path in out.files if path != out.regions or self.regions_wanted))
+
+    @cached_property
+    def is_complete(self) -> bool:
+        """Whether it was finished before, and nothing was taken away since."""
+        told = _read_manifest(self.out.manifest)
+        return (
+            told.get("request") == self.request
+            and told.get("state") == _FINISHED
+            and all(path.exists() for path in self.products)
+        )
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether the layer of depths is written, or read by a file that is."""
+        return self.out.is_kept or (self.out.depth is not None and self.lacks(self.out.depth))
+
+    def lacks(self, path: Path) -> bool:
+        """Tell whether a file is still to be written."""
+        return path in self.products and not path.exists()
+
+    def clear(self) -> None:
+        """Take away what another request left."""
+        for path in self.out.files:
+            steps = ("", ".partial", ".plain.partial", ".cog.partial")  # those of `publish` and `export_cog`
+            for one in (path.with_name(f"{path.stem}{step}{path.suffix}") for step in steps):
+                one.unlink(missing_ok=True)
+        if not self.out.is_kept:
+            shutil.rmtree(self.out.store, ignore_errors=True)
+        elif is_store(self.out.store):
+            with locked(self.out.store):
+                for name in (FILLED, SINK_DEPTH):
+                    shutil.rmtree(self.out.store / name / "commits", ignore_errors=True)  # none may outlive its chunk
+                    shutil.rmtree(self.out.store / name, ignore_errors=True)
+
+    def finish(self) -> None:
+        """Say that all is written, and take away the store that nobody asked for."""
+        if not self.is_complete:
+            self._tell(_FINISHED)
+        if not self.out.is_kept:
+            shutil.rmtree(self.out.store, ignore_errors=True)
+
+    def totals(self) -> tuple[int | None, float, float]:
+        """Count the sinks that lie in no other, and add up their areas and capacities."""
+        if not self.regions_wanted:
+            return None, 0.0, 0.0
+        columns = pd.read_parquet(self.out.regions, columns=["level", AREA_M2, "capacity_m3"])
+        outer = columns[columns["level"] == 0]
+        return len(outer), float(outer[AREA_M2].sum()), float(outer["capacity_m3"].sum())
+
+    def _tell(self, state: str) -> None:
+        told = {"lakescale": __version__, "state": state, "request": self.request}
+        publish(self.out.manifest, lambda file: file.write_text(json.dumps(told, indent=2) + "\n"))
+
+    def _refuse_others_work(self, told: dict[str, Any], dem: xr.DataArray, *, overwrite: bool) -> None:
+        store, mend = self.out.store, "give another OUT, or --overwrite to replace it"
+        if self.out.is_kept and is_store(store) and not same_grid(stored_grid(open_store(store, _KIND)), Grid.of(dem)):
+            raise InputError("the store has another grid", str(store), "give another OUT")
+        if self.out.is_kept and store.exists() and not is_store(store):
+            raise InputError("there is something else, no store of lakescale", str(store), "give another OUT")
+        if overwrite:
+            return
+        layers = [store / name for name in (FILLED, SINK_DEPTH)] if self.out.is_kept else []
+        there = [str(path) for path in (*self.out.files, *layers) if path.exists()]
+        if not told and there:
+            raise InputError("it is there, and not by a run that is known", ", ".join(there), mend)
+        changed = [name for name in self.request if told and told["request"].get(name) != self.request[name]]
+        if changed:
+            raise InputError(f"OUT holds another run (it differs in {', '.join(changed)})", str(self.recipe.out), mend)
+
+
+def publish(target: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under another name, have the disk take it, then give it its own name.
+
+    Raises
+    ------
+    RunError
+        When the disk takes no more.
+    """
+    partial = target.with_name(f"{target.stem}.partial{target.suffix}")
+    with writing(target):
+        try:
+            write(partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest of ours; empty where it is none."""
+    try:
+        told = json.loads(path.read_text())
+        return dict(told) if {"lakescale", "state", "request"} <= set(told) else {}
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -1,0 +1,135 @@
+"""The recipe of a sinks run: which elevations, how they are filled, which sinks count, what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  (pydantic reads it)
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lakescale.schema import DEM, InputError
+from pipelines.recipe import ClusterRecipe
+
+_ENDINGS = (".zarr", ".tif", ".tiff", ".parquet")
+_OPTIONS = {"out": "OUT", "source": "DEM", "cluster.kind": "--cluster"}
+
+
+class Outputs(NamedTuple):
+    """The files of a run, by the ending of OUT; all of them lie beside each other."""
+
+    store: Path
+    """Layers ``filled`` and ``sink_depth``: OUT itself, or a store that is there for the length of the run."""
+    is_kept: bool
+    """Whether the store stays."""
+    depth: Path | None
+    """GeoTIFF of the sink depth."""
+    filled: Path | None
+    """GeoTIFF of the filled DEM."""
+    regions: Path
+    manifest: Path
+    """What was asked for, and how far it is."""
+
+    @property
+    def store_has_depth(self) -> bool:
+        """Whether the store holds depths beside the filled DEM."""
+        return self.is_kept or self.depth is not None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that have their names only when they are whole."""
+        return tuple(path for path in (self.depth, self.filled, self.regions) if path is not None)
+
+
+class SinksRecipe(BaseModel):
+    """One DEM to its sinks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Annotated[list[str], Field(min_length=1)]
+    """A file, many tiles, a folder, a glob or a URL; or a store with a layer ``dem``, such as ``dem.zarr``."""
+    out: Path
+    """``X.zarr``: layers, and regions in ``X.parquet``; ``X.tif``: sink depth, and regions; ``X.parquet``: regions."""
+    filled: bool = False
+    """Whether a GeoTIFF of the sink depth gets one of the filled DEM beside it, ``X_filled.tif``."""
+    nodata: float | None = None
+    overlap: Literal["first", "mean"] | None = None
+    chunks: Annotated[int, Field(ge=16)] | None = None
+    """Side of a chunk in pixels; by default the store's, and 2048 of files."""
+    engine: Literal["tiled", "whitebox"] = "tiled"
+    voids: Literal["wall", "outlet"] = "wall"
+    """What an enclosed void is to the water."""
+    min_depth_m: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    min_area_m2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    levels: Annotated[int, Field(ge=1)] = 1
+    """How many levels of sinks within sinks the regions have."""
+    cluster: ClusterRecipe = ClusterRecipe()
+
+    @property
+    def outputs(self) -> Outputs:
+        """The files of the run."""
+        out, ending = self.out, self.out.suffix.lower()
+        is_tif = ending in (".tif", ".tiff")
+        return Outputs(
+            store=out if ending == ".zarr" else out.with_name(f"{out.stem}.partial.zarr"),
+            is_kept=ending == ".zarr",
+            depth=out if is_tif else None,
+            filled=out.with_name(f"{out.stem}_filled{out.suffix}") if is_tif and self.filled else None,
+            regions=out.with_suffix(".parquet"),
+            manifest=out.with_name(f"{out.stem}.sinks.json"),
+        )
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """All that the answer depends on, and the chunks, which a store keeps; not where it is computed or written."""
+        return self.model_dump(mode="json", exclude={"out", "filled", "cluster"})
+
+
+def read_sinks_recipe(**options: Any) -> SinksRecipe:
+    """Build a recipe from options; those that are None are left out.
+
+    Parameters
+    ----------
+    options
+        Fields of `SinksRecipe`; nested ones as ``cluster__workers``.
+
+    Raises
+    ------
+    InputError
+        When a value is not allowed.
+    """
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None:
+            section, _, field = name.partition("__")
+            (values.setdefault(section, {}) if field else values)[field or section] = value
+    problem = ("", "", "")
+    try:
+        recipe = SinksRecipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+        option = _OPTIONS.get(where, f"--{where.rpartition('.')[2].replace('_', '-')}")
+        problem = f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})", option, "see --help"
+    else:
+        _refuse_contradictions(recipe)
+        return recipe
+    raise InputError(*problem)
+
+
+def stored_dem(recipe: SinksRecipe) -> str | None:
+    """Name the store that the elevations come from; None where they come from files."""
+    first = recipe.source[0]
+    return first if len(recipe.source) == 1 and first.rstrip("/").endswith(".zarr") else None
+
+
+def _refuse_contradictions(recipe: SinksRecipe) -> None:
+    ending = recipe.out.suffix.lower()
+    if ending not in _ENDINGS or not recipe.out.stem:
+        raise InputError(f"OUT must end in {', '.join(_ENDINGS)}", str(recipe.out), "its ending says what is written")
+    if recipe.filled and ending == ".parquet":
+        mend = "give an OUT that ends in .tif, or .zarr, which always holds it"
+        raise InputError("regions alone have no filled DEM beside them", f"--filled {recipe.out}", mend)
+    store = stored_dem(recipe)
+    if store is not None and (recipe.nodata is not None or recipe.overlap is not None):
+        mend = "leave --nodata and --overlap out, or give the files"
+        raise InputError(f"the layer {DEM!r} of a store has its voids and its tiles behind it", store, mend)
