@@ -19,6 +19,7 @@ from lakescale.chunks import Chunks, Place, plan_blocks, pull
 from lakescale.grid import Grid
 from lakescale.kernels import warp
 from lakescale.kernels.lattice import OUTSIDE, STEP, TORN, Aim, Lattice, find_exact, judge_cells, locate_pixels, snap
+from lakescale.missing import NODATA_ATTRS, Missing
 from lakescale.schema import SEEN, InputError, X, Y
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ _WINDOW_BYTES = 2**28
 _MOST_WINDOW_BYTES = 2**31
 _STRIP_CELLS = 8
 _LATTICE_CELLS_AT_ONCE = 2**18
-_NODATA_ATTRS = ("nodata_values", "_FillValue", "missing_value", "fill_value", "nodata")
 _PLANE, _STACK = 2, 3
 
 
@@ -93,7 +93,7 @@ def regrid(
     if SEEN in raster.coords:
         return _regrid_with_seen(raster, like, resampling, chunks)
     source, target = Grid.of(raster), _target(like)
-    seen = _Nodata.of(raster, resampling)
+    seen = Missing.of(raster, resampling)
     mapping = Mapping(source, target)
     want = _target_chunks(like, target, chunks)
     array = raster.data if isinstance(raster.data, da.Array) else da.from_array(raster.data, chunks=-1)
@@ -160,57 +160,8 @@ def _wrap(raster: xr.DataArray, array: da.Array, target: Grid, *, keep_nodata: b
     kept: dict[Hashable, Any] = {
         name: coord for name, coord in raster.coords.items() if not {Y, X} & set(coord.dims) and name != "spatial_ref"
     }
-    attrs = {key: value for key, value in raster.attrs.items() if keep_nodata or key not in _NODATA_ATTRS}
+    attrs = {key: value for key, value in raster.attrs.items() if keep_nodata or key not in NODATA_ATTRS}
     return xr.DataArray(array, dims=raster.dims, coords={**kept, **target.coords()}, attrs=attrs, name=raster.name)
-
-
-@dataclass(frozen=True)
-class _Nodata:
-    """What is missing in the source, and how that is said in the result."""
-
-    dtype: np.dtype[Any]
-    """Of the result."""
-    fill: float
-    """Where nothing is seen."""
-    as_nan: bool
-    """Whether the source becomes float, NaN where missing; classes are copied as they are."""
-    values: tuple[float, ...] = ()
-    """Values that mean missing."""
-    joint: bool = False
-    """Whether all bands must have it."""
-
-    @classmethod
-    def of(cls, raster: xr.DataArray, resampling: str) -> _Nodata:
-        joint = "nodata_values" in raster.attrs
-        stored = raster.attrs["nodata_values"] if joint else _declared(raster)
-        values = () if stored is None else tuple(float(value) for value in np.atleast_1d(stored))
-        dtype = raster.dtype
-        if resampling != "nearest" or dtype.kind == "f":
-            return cls(np.dtype(np.float32), np.nan, True, values, joint)
-        fits = dtype.kind in "iu" and values and values[0].is_integer() and _holds(dtype, int(values[0]))
-        return cls(dtype, int(values[0]) if fits else 0, False)
-
-    def to_float(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Make ``(band, y, x)`` float32 (float64 where that would round), NaN where missing."""
-        exact = pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32  # noqa: PLR2004
-        out = pixels.astype(np.float32 if exact else np.float64, copy=False)
-        for value in self.values:
-            missing = (pixels == value).all(axis=0) if self.joint else pixels == value
-            if missing.any():
-                out = np.where(missing, out.dtype.type(np.nan), out)
-        return out
-
-
-def _holds(dtype: np.dtype[Any], value: int) -> bool:
-    return bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
-
-
-def _declared(raster: xr.DataArray) -> float | None:
-    try:
-        stored: float | None = raster.rio.nodata
-    except OverflowError:  # it does not fit the dtype, so no pixel has it
-        return None
-    return stored
 
 
 # -- where target pixels lie in the source
@@ -388,7 +339,7 @@ class Warp:
 
     mapping: Mapping
     resampling: str
-    nodata: _Nodata
+    nodata: Missing
 
     def __call__(self, pixels: NDArray[Any], window: Place, place: Place) -> NDArray[Any]:
         """Sample in strips, so that what must be placed exactly never fills the memory."""

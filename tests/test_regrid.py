@@ -206,7 +206,7 @@ def test_the_serial_twin_agrees(resampling, scheduler):
     windows = [[boxes.window(p) for p in row] for row in plan_blocks(chunks)]
     values = noise(source.shape, 3)
     lazy = raster(values, 37, transform=source.transform, crs=source.crs)
-    run = Warp(mapping, resampling, MODULE._Nodata.of(lazy, resampling))
+    run = Warp(mapping, resampling, MODULE.Missing.of(lazy, resampling))
     serial = pull_serial(values, chunks, windows, run, dtype=np.float32)
     with dask.config.set(scheduler=scheduler):
         np.testing.assert_array_equal(pull(lazy.data, chunks, windows, run, name="test", dtype=np.float32), serial)
