@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lakescale.schema import InputError
-from pipelines.recipe import ClusterRecipe, DemRecipe, GridRecipe, SceneRecipe
+from pipelines.recipe import OPTIONS, ClusterRecipe, DemRecipe, GridRecipe, SceneRecipe, in_our_words, nest
 
 
 class IngestRecipe(BaseModel):
@@ -42,16 +41,7 @@ def read_ingest_recipe(**options: Any) -> IngestRecipe:
     InputError
         When a value is not allowed.
     """
-    values: dict[str, Any] = {}
-    for name, value in options.items():
-        if value is not None:
-            section, _, field = name.partition("__")
-            (values.setdefault(section, {}) if field else values)[field or section] = value
-    problem = ("", "")
     try:
-        return IngestRecipe.model_validate(values)
+        return IngestRecipe.model_validate(nest(options))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        problem = f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})", where
-    raise InputError(problem[0], problem[1], "see lakescale ingest --help")
+        raise in_our_words(error, "ingest", OPTIONS) from None

@@ -165,14 +165,14 @@ def read_recipe(path: Path | None, **options: Any) -> MapRecipe:
     try:
         recipe = MapRecipe.model_validate(values)
     except ValidationError as error:
-        raise _in_our_words(error, path) from None
+        raise in_our_words(error, str(path or "recipe"), OPTIONS) from None
     if recipe.preset not in PRESETS:
         raise InputError(f"no preset {recipe.preset!r}", "recipe: preset", f"choose one of {', '.join(PRESETS)}")
     _ = recipe.polygon_rules  # wrong rules are told before anything runs
     return recipe
 
 
-_OPTIONS = {
+OPTIONS = {
     "scene.source": "--scene",
     "dem.source": "--dem",
     "dem.engine": "--sinks-engine",
@@ -190,14 +190,35 @@ _SOURCES = ("scene", "dem", "ice")
 """Sections that may be given by their source alone."""
 
 
-def _in_our_words(error: ValidationError, path: Path | None) -> InputError:
+def nest(options: dict[str, Any]) -> dict[str, Any]:
+    """Sort options into sections, ``scene__date`` into ``scene``; those that are None are left out."""
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None:
+            section, _, field = name.partition("__")
+            (values.setdefault(section, {}) if field else values)[field or section] = value
+    return values
+
+
+def in_our_words(error: ValidationError, recipe: str, options: dict[str, str]) -> InputError:
+    """Say of the first value that is not allowed what is wrong, in which entry, and which option gives it.
+
+    Parameters
+    ----------
+    error
+        What pydantic found.
+    recipe
+        Where the values are from.
+    options
+        Options of the command by entry, where they are not named alike.
+    """
     first = error.errors()[0]
     names = [part for part in first["loc"] if isinstance(part, str)]
     where = ".".join(names)
-    option = _OPTIONS.get(where, f"--{names[-1].replace('_', '-')}" if names else "")
-    item = f"{path or 'recipe'}: {where}".removesuffix(": ")
+    option = options.get(where, f"--{names[-1].replace('_', '-')}" if names else "")
+    item = f"{recipe}: {where}".removesuffix(": ")
     if first["type"] == "missing":
-        option = _OPTIONS.get(f"{where}.source", option)
+        option = options.get(f"{where}.source", option)
         return InputError(f"no {where.removesuffix('.source')} is given", item, f"give one: {option}")
     if first["type"] == "extra_forbidden":
         return InputError("there is no such entry in a recipe", item, "see the recipe.yaml of any run for their names")

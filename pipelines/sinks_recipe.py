@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lakescale.schema import DEM, InputError
-from pipelines.recipe import ClusterRecipe
+from pipelines.recipe import ClusterRecipe, in_our_words, nest
 
 _ENDINGS = (".zarr", ".tif", ".tiff", ".parquet")
 _OPTIONS = {"out": "OUT", "source": "DEM", "cluster.kind": "--cluster"}
@@ -97,23 +97,12 @@ def read_sinks_recipe(**options: Any) -> SinksRecipe:
     InputError
         When a value is not allowed.
     """
-    values: dict[str, Any] = {}
-    for name, value in options.items():
-        if value is not None:
-            section, _, field = name.partition("__")
-            (values.setdefault(section, {}) if field else values)[field or section] = value
-    problem = ("", "", "")
     try:
-        recipe = SinksRecipe.model_validate(values)
+        recipe = SinksRecipe.model_validate(nest(options))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
-        option = _OPTIONS.get(where, f"--{where.rpartition('.')[2].replace('_', '-')}")
-        problem = f"{first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})", option, "see --help"
-    else:
-        _refuse_contradictions(recipe)
-        return recipe
-    raise InputError(*problem)
+        raise in_our_words(error, "sinks", _OPTIONS) from None
+    _refuse_contradictions(recipe)
+    return recipe
 
 
 def stored_dem(recipe: SinksRecipe) -> str | None:
