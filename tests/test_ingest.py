@@ -161,7 +161,7 @@ def test_no_date_and_wrong_options_are_refused(tmp_path):
     assert not (tmp_path / "cube.zarr").exists()
     with pytest.raises(InputError, match=r"scene\.chunks.*--chunks"):
         recipe(str(path), tmp_path / "cube.zarr", scene__chunks=0)
-    with pytest.raises(InputError, match=r"field required.*scene"):
+    with pytest.raises(InputError, match=r"no scene is given.*--scene"):
         read_ingest_recipe(out=tmp_path / "cube.zarr")
 
 
