@@ -279,7 +279,7 @@ def test_values_that_no_elevation_has_are_named(tmp_path):
     with pytest.raises(ls.InputError, match=r"6 elevations outside -500\.\.9000 m, 5 of them -9999") as caught:
         dem.compute()
     assert "dem.tif, rows 0 to 20, columns 0 to 30" in str(caught.value)
-    assert "give nodata=-9999, or limits=None" in str(caught.value)
+    assert "give nodata=-9999 (--dem-nodata), or other limits=" in str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
     assert open_dem(path, limits=None).values.min() == -9999
     for overlap in ("first", "mean"):

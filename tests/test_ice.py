@@ -113,7 +113,7 @@ def test_a_raster_of_0_and_1_needs_its_own_threshold(tmp_path):
     outlines = ice_outlines(ice_mask(path, GRID)).compute()
     with pytest.raises(ls.InputError, match="no ice within the scene") as caught:
         require_ice(outlines, str(path))
-    assert "min_percent=0.5 if it holds 0 and 1" in caught.value.mend
+    assert "min_percent=0.5 (--ice-percent) if it holds 0 and 1" in caught.value.mend
     assert ice_mask(path, GRID, min_percent=0.5).values.all()
 
 
