@@ -16,6 +16,7 @@ import rasterio
 import xarray as xr
 
 from benchmarks import scenes
+from benchmarks.ice import NOISE_M, write_ice
 from benchmarks.races import TIMEOUT_S, Race, race
 from lakescale.depressions import fill_tiled
 from lakescale.kernels.flood import fill_array
@@ -25,44 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NOISE_M = {"1 %": 0.39, "2.6 %": 0.5, "4 %": 0.62, "6 %": 0.83, "white noise": np.inf}
-"""Surfaces by the share of cells that are lower than their 8 neighbours, and the noise that makes them so."""
-
-_SLOPE, _TOP_M, _ROUND_PX = 0.2, 3000.0, 500.0
-_WAVES_PX, _STEEPNESS = (4, 16, 64), 0.02
-_STRIP_ROWS = 256
 _STRIDE = 7
 _NODATA = -9999
-
-
-def draw_ice(row: int, col: int, height: int, width: int, noise_m: float, *, seed: int = 0) -> NDArray[np.float32]:
-    """Draw one block of an ice dome: float32 ``(height, width)`` m, each cell from its place alone.
-
-    Waves of 4 to 64 cells and white noise lie on a dome whose top is the cell (size / 2, size / 2); with infinite noise
-    there is nothing but noise of 0 to 1 m.
-    """
-    out = np.empty((height, width), np.float32)
-    for r in range(0, height, _STRIP_ROWS):
-        strip = row + r, col, min(_STRIP_ROWS, height - r), width
-        out[r : r + _STRIP_ROWS] = _draw_strip(*strip, noise_m, seed)
-    return out
-
-
-def write_ice(size: int, noise_m: float) -> NDArray[np.float32]:
-    """Draw a whole square."""
-    return draw_ice(0, 0, size, size, noise_m)
-
-
-def share_of_minima(dem: NDArray[np.float32]) -> float:
-    """Count the inner cells that are lower than all of their 8 neighbours, as a share."""
-    centre = dem[1:-1, 1:-1]
-    is_lowest = np.ones(centre.shape, bool)
-    rows, cols = dem.shape
-    for down in range(3):
-        for right in range(3):
-            if (down, right) != (1, 1):
-                is_lowest &= centre < dem[down : rows - 2 + down, right : cols - 2 + right]
-    return float(is_lowest.mean())
 
 
 class FillDepressions:
@@ -197,39 +162,3 @@ def _compare(ours: NDArray[np.float32], peer: Any, *, is_exact: bool) -> None:
     wrong = np.count_nonzero(theirs != ours if is_exact else theirs < ours)
     if wrong:
         raise RuntimeError(f"{wrong} cells of the peer are {'other' if is_exact else 'lower'} than ours")
-
-
-# -- ice
-
-
-def _draw_strip(row: int, col: int, height: int, width: int, noise_m: float, seed: int) -> NDArray[np.float64]:
-    noise = _uniform(row, col, height, width, seed)
-    if np.isinf(noise_m):
-        return noise
-    down, right = (x - scenes.SIZE / 2 for x in np.ogrid[row : row + height, col : col + width])
-    out = _TOP_M - _SLOPE * np.sqrt(down**2 + right**2 + _ROUND_PX**2) + noise_m * noise
-    for k, length_px in enumerate(_WAVES_PX):
-        out += _STEEPNESS * length_px * _waves(row, col, height, width, length_px, seed + 1 + k)
-    return out
-
-
-def _waves(row: int, col: int, height: int, width: int, length_px: int, seed: int) -> NDArray[np.float64]:
-    """Interpolate between random values at every so many cells, smoothly."""
-    (top, y), (left, x) = (
-        np.divmod(np.arange(start, start + n), length_px) for start, n in ((row, height), (col, width))
-    )
-    nodes = _uniform(top[0], left[0], top[-1] - top[0] + 2, left[-1] - left[0] + 2, seed)
-    y, x = ((t / length_px) ** 2 * (3 - 2 * t / length_px) for t in (y, x))
-    i, j = top - top[0], left - left[0]
-    rows = nodes[i] + (nodes[i + 1] - nodes[i]) * y[:, None]
-    return rows[:, j] + (rows[:, j + 1] - rows[:, j]) * x
-
-
-def _uniform(row: int, col: int, height: int, width: int, seed: int) -> NDArray[np.float64]:
-    """Hash places into numbers from 0 to 1."""
-    rows = np.arange(row, row + height, dtype=np.uint32)[:, None] * np.uint32(0x9E3779B1)
-    bits = (rows + np.uint32(seed)) ^ (np.arange(col, col + width, dtype=np.uint32) * np.uint32(0x85EBCA77))
-    for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
-        bits ^= bits >> np.uint32(shift)
-        bits *= np.uint32(factor)
-    return (bits ^ (bits >> np.uint32(15))) / 2.0**32

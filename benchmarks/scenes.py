@@ -86,7 +86,7 @@ def lazy_rgb(size: int, *, chunk: int = CHUNK) -> xr.DataArray:
     """Make a scene whose chunks are drawn where they are needed: uint8 ``(band, y, x)``, no file behind it."""
     axis = da.core.normalize_chunks((chunk,), shape=(size,))[0]
     data = da.map_blocks(_rgb_block, chunks=((3,), axis, axis), dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
-    coords = {**_grid(size).coords(), "band": ["red", "green", "blue"]}
+    coords = {**grid_of(size).coords(), "band": ["red", "green", "blue"]}
     return xr.DataArray(data, dims=("band", "y", "x"), coords=coords)
 
 
@@ -117,7 +117,7 @@ def write_mask(path: Path, size: int) -> NDArray[np.bool_]:
 def open_mask(path: Path) -> xr.DataArray:
     """Open what `write_mask` wrote, lazily, in its chunks."""
     data = da.from_zarr(path)
-    return xr.DataArray(data, dims=("y", "x"), coords=_grid(len(data)).coords(), name="water")
+    return xr.DataArray(data, dims=("y", "x"), coords=grid_of(len(data)).coords(), name="water")
 
 
 def _lakes_of(cell: tuple[int, int], seed: int) -> Iterator[_Lake]:
@@ -159,7 +159,8 @@ def _rgb_block(block_info: dict[None, dict[str, list[tuple[int, int]]]]) -> NDAr
     return paint_rgb(draw_lakes(row, col, row_end - row, col_end - col), row, col)
 
 
-def _grid(size: int) -> Grid:
+def grid_of(size: int) -> Grid:
+    """Lay a square of 10 m pixels."""
     return Grid(GeoBox((size, size), TRANSFORM, CRS))
 
 

@@ -18,6 +18,8 @@ from lakescale.chunks import (
     PackedBits,
     Stitch,
     WindowPlan,
+    map_beside,
+    map_blocks,
     map_tiles,
     map_tiles_serial,
     overlap_add,
@@ -28,6 +30,8 @@ from lakescale.chunks import (
     split_blocks,
     stitch,
     stitch_serial,
+    with_least_chunks,
+    zip_blocks,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -115,9 +119,42 @@ def test_stitch_reads_again_under_keys_of_its_own():
     assert sorted(reads) == sorted(2 * [(0, 0), (0, 1), (1, 0), (1, 1)])
 
 
-def test_stitch_refuses_to_read_again_what_is_no_array():
-    with pytest.raises(TypeError, match="say what to keep"):
-        stitch(Blocks.of(da.ones((2, 2))), _mosaic_minimum(None))
+def test_blocks_that_are_no_array_wait_as_they_are():
+    source = da.from_array(np.arange(16.0).reshape(4, 4), chunks=(1, 3))
+    blocks = stitch(map_blocks(Blocks.of(source), "twice", lambda block: 2 * block), _mosaic_minimum(None))
+    (corner,) = dask.get(blocks.graph.to_dict(), [(blocks.name, 1, 1)])
+    np.testing.assert_array_equal(corner, [[2 * 7 + 1003]])
+
+
+@given(case=chunked(masks(12)))
+def test_blocks_beside_each_other_are_told_where_the_others_lie(case):
+    mask, chunks = case
+    source = da.from_array(mask, chunks=chunks)
+    blocks = map_beside(
+        Blocks.of(source), "beside", lambda block: block.shape, lambda block, beside: (block.shape, beside)
+    )
+    keys = [(blocks.name, *index) for index in blocks.indices]
+    heights, widths = source.chunks
+    for (i, j), (own, beside) in zip(blocks.indices, dask.get(blocks.graph.to_dict(), keys), strict=True):
+        assert own == (heights[i], widths[j])
+        around = {(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x}
+        there = {(y, x) for y, x in around if 0 <= i + y < len(heights) and 0 <= j + x < len(widths)}
+        assert beside == {(y, x): (heights[i + y], widths[j + x]) for y, x in there}
+
+
+def test_zipped_arrays_have_the_same_chunks():
+    one, other = da.ones((4, 6), chunks=(2, 3)), da.ones((4, 6), chunks=3)
+    places = zip_blocks("place", lambda a, b, place: (a.shape == b.shape, place), one, one + 1)
+    found = dask.get(places.graph.to_dict(), [(places.name, 1, 1)])
+    assert found == ((True, (2, 3, 2, 3)),)
+    with pytest.raises(ValueError, match="arrays of different chunks"):
+        zip_blocks("place", lambda *_: None, one, other)
+
+
+def test_least_chunks_are_merged():
+    array = da.ones((11, 3), chunks=((1, 1, 5, 3, 1), 1))
+    assert with_least_chunks(array, 4).chunks == ((7, 4), (3,))
+    assert with_least_chunks(array, 1).chunks == array.chunks
 
 
 def test_task_names_are_readable():
@@ -204,3 +241,23 @@ def test_an_array_read_again_shares_no_task_and_no_value_changes(one_thread):
         np.testing.assert_array_equal(again, array)
         both = da.compute(again, array)
         np.testing.assert_array_equal(*both)
+
+
+def test_an_array_read_again_waits_for_a_task(one_thread):
+    done = []
+    drawn = da.map_blocks(lambda block: done.append("read") or block, da.zeros((6, 6), chunks=2, dtype=np.float32))
+    for array in (drawn, drawn.rechunk(4), da.from_array(np.zeros((6, 6), np.float32), chunks=2) + 1):
+        first = da.map_blocks(lambda block: done.append("first") or block, da.ones((3, 3), chunks=3))
+        again = read_again(array, "test", after=(first.dask, (first.name, 0, 0)))
+        done.clear()
+        np.testing.assert_array_equal(again, array)
+        assert done[0] == "first"
+        assert done.count("first") == 1
+        assert again.name == read_again(array, "test").name
+
+
+def test_nothing_is_read_again_before_the_seams_are_solved():
+    source = da.zeros((8, 8), chunks=2)
+    graph = stitch(source, _mosaic_minimum(None)).graph.to_dict()
+    ready = {key for key, task in graph.items() if not task.dependencies}
+    assert ready == {(source.name, i, j) for i in range(4) for j in range(4)}

@@ -24,7 +24,8 @@ from scipy import ndimage
 
 import lakescale as ls
 from lakescale import whitebox
-from lakescale.evidence.sinks import fill_depressions, pixel_areas_m2, sink_depth, sink_mask
+from lakescale.evidence.sink_areas import pixel_areas_m2
+from lakescale.evidence.sinks import fill_depressions, sink_depth, sink_mask
 from lakescale.polygons import areas_m2
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -21,7 +21,7 @@ from rasters import raster
 from scene_files import write
 from scipy import ndimage
 
-from lakescale.evidence.sinks import pixel_areas_m2
+from lakescale.evidence.sink_areas import pixel_areas_m2
 from lakescale.grid import Grid
 from lakescale.schema import InputError
 from lakescale.store import open_layer, write_layer

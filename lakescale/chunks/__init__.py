@@ -6,8 +6,8 @@
 - `overlap_add`: windows larger than their stride (models); each runs once, neighbours add its overflowing strips.
 
 Beside them, `pull` makes each block of another grid from a planned window of source pixels, and `sink` hands some
-blocks to a function that writes them. `merge_tree` joins ever larger squares of blocks and finishes in each what
-reaches no further.
+blocks to a function that writes them. `map_beside` hands each block what its neighbours share with it, where blocks
+are no arrays. `merge_tree` joins ever larger squares of blocks and finishes in each what reaches no further.
 
 No other module builds a dask graph. The serial twins (`map_tiles_serial`, ...) run the same functions over the same
 plan in a plain loop, without dask.
@@ -27,9 +27,10 @@ from lakescale.chunks.seams import (
     stitch,
     stitch_serial,
     to_frame,
+    zip_blocks,
 )
 from lakescale.chunks.sink import sink, sink_serial
-from lakescale.chunks.tiles import map_tiles, map_tiles_serial
+from lakescale.chunks.tiles import map_beside, map_tiles, map_tiles_serial, with_least_chunks
 from lakescale.chunks.tree import Merge, merge_tree, merge_tree_serial
 from lakescale.chunks.windows import overlap_add, overlap_add_serial
 
@@ -44,6 +45,7 @@ __all__ = [
     "WindowPlan",
     "gather",
     "gather_serial",
+    "map_beside",
     "map_blocks",
     "map_tiles",
     "map_tiles_serial",
@@ -63,4 +65,6 @@ __all__ = [
     "stitch",
     "stitch_serial",
     "to_frame",
+    "with_least_chunks",
+    "zip_blocks",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import List, Task, TaskRef, convert_legacy_graph
+from dask._task_spec import DataNode, List, Task, TaskRef, convert_legacy_graph
 from dask.base import clone_key, tokenize
 from dask.dataframe import from_graph
 from dask.highlevelgraph import HighLevelGraph
@@ -102,29 +102,28 @@ class Stitch(NamedTuple):
     apply: Callable[..., Any]
     """``apply(kept, answer) -> block``; in `gather`, ``apply(answer) -> result``."""
     keep: Callable[[Any], Any] | None = None
-    """``keep(block) -> kept``: what crosses the barrier in memory while the seams are solved. None: nothing does, and
-    the source is read again."""
+    """``keep(block) -> kept``: what crosses the barrier in memory while the seams are solved. None: of an array nothing
+    does, it is read again; blocks that are no array wait as they are."""
 
 
 def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
     """Solve blocks, then seams, then blocks again.
 
     Five tasks a chunk at most (keep, summary, pick, apply, and the source a second time where nothing is kept) and
-    one solve. With ``keep=None`` the second reading has keys of its own: with shared keys dask would hold the whole
-    mosaic in memory across the barrier.
+    one solve. With ``keep=None`` the second reading has keys of its own, and begins when the seams are solved: with
+    shared keys, or with readers that need nothing, dask would hold much of the mosaic in memory across the barrier.
     """
     array = source if isinstance(source, da.Array) else None
     blocks = source if array is None else Blocks.of(array)
     token = tokenize(blocks.name, how)
-    if how.keep is not None:
-        kept = _layer(blocks, f"{how.name}-keep-{token}", how.keep)
-        again = kept
-    else:
-        if array is None:
-            raise TypeError("blocks that are no array cannot be read again: say what to keep of them")
-        kept, again = blocks, Blocks.of(read_again(array, token))
+    kept = blocks if how.keep is None else _layer(blocks, f"{how.name}-keep-{token}", how.keep)
     summary = _layer(kept, f"{how.name}-summary-{token}", how.summarize)
     solved, solve_key = _solve(summary, how, token)
+    again = (
+        kept
+        if how.keep is not None or array is None
+        else Blocks.of(read_again(array, token, after=(solved, solve_key)))
+    )
     pick, name = f"{how.name}-pick-{token}", f"{how.name}-{token}"
     tasks = {}
     for i, j in blocks.indices:
@@ -137,18 +136,52 @@ def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
     return Blocks(graph, name, blocks.chunks)
 
 
-def read_again(array: da.Array, *told_apart_by: Any) -> da.Array:
+def read_again(array: da.Array, *told_apart_by: Any, after: tuple[HighLevelGraph, Any] | None = None) -> da.Array:
     """Give an array tasks of its own, so that what it shares with others need not wait in memory for them.
 
     (`dask.graph_manipulation.clone` leaves the references inside tasks as they were: they would still be shared.)
+
+    Parameters
+    ----------
+    array
+        What is read.
+    told_apart_by
+        Whatever tells this reading from others.
+    after
+        A graph, and the key of a task in it that must be done before the reading begins. Without it, workers that wait
+        for a barrier read on for as long as it takes.
     """
     token = tokenize(array.name, told_apart_by)
     tasks = convert_legacy_graph(array.__dask_graph__().to_dict())
     renamed = {key: clone_key(key, token) for key in tasks}
     again = {renamed[key]: task.substitute(renamed, key=renamed[key]) for key, task in tasks.items()}
     name = clone_key(array.name, token)
-    graph = HighLevelGraph({name: again}, {name: set()})
-    return da.Array(graph, name, array.chunks, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  (has no other name)
+    layers: dict[str, Any] = {name: again}
+    needs = {name: set[str]()}
+    if after is not None:
+        graph, key = after
+        gate = f"{name}-after"
+        first = [k for k, task in again.items() if not isinstance(task, DataNode) and _needs_data_only(task, again)]
+        again |= {k: Task(k, _after, TaskRef(gate), again[k]) for k in first}
+        layers |= {**graph.layers, gate: {gate: Task(gate, _nothing, TaskRef(key))}}
+        needs |= {**graph.dependencies, name: {gate}, gate: {_layer_of(key)}}
+    return da.Array(HighLevelGraph(layers, needs), name, array.chunks, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  (has no other name)
+
+
+def _needs_data_only(task: Any, tasks: dict[Any, Any]) -> bool:
+    return all(isinstance(tasks[key], DataNode) for key in task.dependencies)
+
+
+def _nothing(_result: Any) -> None:
+    """Tell that something is done, without handing it on."""
+
+
+def _after(_gate: None, result: Any) -> Any:
+    return result
+
+
+def _layer_of(key: Any) -> str:
+    return str(key[0] if isinstance(key, tuple) else key)
 
 
 def gather(source: Blocks, how: Stitch, count: int) -> tuple[HighLevelGraph, list[Any]]:
@@ -174,6 +207,19 @@ def gather(source: Blocks, how: Stitch, count: int) -> tuple[HighLevelGraph, lis
 def map_blocks(source: Blocks, name: str, function: Callable[[Any], Any]) -> Blocks:
     """Map a function of one block over blocks, whatever they are."""
     return _layer(source, f"{name}-{tokenize(source.name, function)}", function)
+
+
+def zip_blocks(name: str, function: Callable[..., Any], *arrays: da.Array) -> Blocks:
+    """Map ``function(*blocks, place)`` over arrays of the same chunks; the results need not be arrays."""
+    chunks = arrays[0].chunks
+    if any(array.chunks != chunks for array in arrays):
+        raise ValueError(f"arrays of different chunks, {[array.chunks for array in arrays]}")
+    name = f"{name}-{tokenize(function, [array.name for array in arrays])}"
+    tasks = {}
+    for i, row in enumerate(plan_blocks(chunks)):
+        for j, place in enumerate(row):
+            tasks[name, i, j] = Task((name, i, j), function, *(TaskRef((a.name, i, j)) for a in arrays), place)
+    return Blocks(HighLevelGraph.from_collections(name, tasks, dependencies=arrays), name, chunks)
 
 
 def stitch_serial(blocks: list[list[Any]], how: Stitch, chunks: Chunks) -> list[list[Any]]:

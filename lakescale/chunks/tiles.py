@@ -12,6 +12,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from lakescale.chunks.plan import plan_tiles, rechunk_yx
+from lakescale.chunks.seams import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +85,35 @@ def map_tiles_serial(
     return out
 
 
+def map_beside(
+    source: Blocks,
+    name: str,
+    share: Callable[[Any], Any],
+    function: Callable[[Any, dict[tuple[int, int], Any]], Any],
+) -> Blocks:
+    """Map ``function(block, {(y, x): share(neighbour)})`` over blocks, whatever they are.
+
+    ``(y, x)`` says where the neighbour lies, from ``(-1, -1)`` to ``(1, 1)``: those beyond the mosaic's edge are not
+    there. Two tasks a block; a block waits for those below it, so what it holds should be little.
+    """
+    token = tokenize(source.name, share, function)
+    shared, name = f"{name}-shared-{token}", f"{name}-{token}"
+    there = set(source.indices)
+    tasks = {}
+    for i, j in source.indices:
+        around = [(y, x) for y, x in _AROUND if (i + y, j + x) in there]
+        if around:
+            tasks[shared, i, j] = Task((shared, i, j), share, TaskRef((source.name, i, j)))
+        beside = List(*(List(y, x, TaskRef((shared, i + y, j + x))) for y, x in around))
+        tasks[name, i, j] = Task((name, i, j), _run_beside, function, TaskRef((source.name, i, j)), beside)
+    return Blocks(source.extend(name, tasks), name, source.chunks)
+
+
+def with_least_chunks(array: da.Array, least: int) -> da.Array:
+    """Merge chunks until each is at least so many pixels high and wide, as far as the array is."""
+    return rechunk_yx(array, tuple(_at_least(axis, least) for axis in array.chunks[-2:]))
+
+
 def _at_least(axis: tuple[int, ...], depth: int) -> tuple[int, ...]:
     """Merge chunks until each holds ``depth`` pixels, so that a halo comes from the next neighbour alone."""
     merged: list[int] = []
@@ -122,6 +152,12 @@ def _cut_edges(blocks: list[NDArray[Any]], depth: int) -> list[_Edges]:
     cuts = ((slice(None, depth), slice(None)), (slice(-depth, None), slice(None)))
     cuts += tuple((cols, rows) for rows, cols in cuts)
     return [_Edges(*(block[..., *cut].copy() for cut in cuts)) for block in blocks]  # a view keeps the block alive
+
+
+def _run_beside(
+    function: Callable[[Any, dict[tuple[int, int], Any]], Any], block: Any, beside: list[tuple[int, int, Any]]
+) -> Any:
+    return function(block, {(y, x): shared for y, x, shared in beside})
 
 
 def _run_tile(

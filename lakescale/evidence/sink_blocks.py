@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lakescale.depressions import as_elevation
+from lakescale.evidence.sink_areas import add_areas
 from lakescale.evidence.sink_cells import SINK, SinkCells, Split
+from lakescale.evidence.sink_edges import Edges, pours_at_edges
 from lakescale.kernels.components import find_parts, paint
-from lakescale.kernels.rims import DRAW, find_touching
+from lakescale.kernels.rims import DRAW, find_pours, find_touching
 from lakescale.regions import Ring, ring_of
 
 if TYPE_CHECKING:
@@ -56,6 +59,16 @@ class Kept(NamedTuple):
     """``(2, n)``: which part touches which part of void."""
 
 
+class Found(NamedTuple):
+    """The sinks of a block, as far as it shows by itself."""
+
+    kept: Kept
+    """Without pour points."""
+    code: NDArray[np.uint8]
+    """Step from each cell to a pour point; see `lakescale.kernels.rims.find_pours`."""
+    edges: Edges
+
+
 class Summary(NamedTuple):
     """What the seams need to know of a block."""
 
@@ -91,42 +104,79 @@ class Answer(NamedTuple):
     """Cells of that void in the mosaic."""
 
 
-def collect(block: NDArray[Any], *, rules: Rules) -> Kept:
+def find_sinks(
+    filled: NDArray[np.float32],
+    dem: NDArray[Any],
+    place: Place,
+    *,
+    rules: Rules,
+    void_is_outlet: bool,
+    missing: tuple[float, ...],
+) -> Found:
     """Find the sinks of a block that are large enough or touch its border, and the voids beside sinks.
 
     Parameters
     ----------
-    block
-        ``(y, x)`` with the fields ``dem``, ``filled``, ``pour``, and ``area`` where the rules ask for it.
+    filled, dem
+        ``(y, x)``: filled elevations, and elevations as they were given.
+    place
+        Where the block lies.
     rules
         Which sinks are large enough.
+    void_is_outlet
+        Whether water leaves through voids.
+    missing
+        The numbers that mean void.
     """
-    elevation, filled = (np.ascontiguousarray(block[name]) for name in ("dem", "filled"))
+    elevation = as_elevation(dem, missing) + np.float32(0)
     is_sink = filled > elevation
     found = find_parts(is_sink, connectivity=8)
     part = np.repeat(found.part, found.stop - found.start)
-    cell = np.flatnonzero(is_sink).astype(np.int32)
-    parts = np.zeros(found.n_parts, PART)
-    parts["row"], parts["col"] = found.first_row, found.first_col
-    parts["spill"] = filled[parts["row"], parts["col"]]
-    parts["pour_draw"], parts["pour_row"] = True, _NOWHERE
-    low = np.full(found.n_parts, np.inf, np.float32)
-    np.minimum.at(low, part, elevation[is_sink])
-    parts["depth"] = parts["spill"] - low
-    if "area" in (block.dtype.names or ()):
-        np.add.at(parts["area"], part, block["area"][is_sink])
-    _set_pours(parts, part, cell, block["pour"][is_sink], block.shape[1])
+    parts = _measure_parts(found, part, elevation[is_sink], filled)
+    if rules.min_area > 0:
+        parts["area"] = add_areas(rules.grid, place, is_sink, part, found.n_parts)
     ring = ring_of(found)
     chosen = rules.are_large(parts["depth"], parts["area"])
     chosen[ring.parts] = True
     number = np.cumsum(chosen, dtype=np.int32) - 1
     stays = chosen[part]
+    cell = np.flatnonzero(is_sink).astype(np.int32)[stays]
+    code = find_pours(filled, elevation, void_is_outlet=void_is_outlet).ravel()[cell]
     void_ring, void_cells, beside = _voids_beside(np.isnan(elevation), found)
     beside = beside[:, chosen[beside[0]]]
     beside[0] = number[beside[0]]
     ring = ring._replace(parts=number[ring.parts])
-    kept = cell[stays], elevation[is_sink][stays], number[part[stays]], parts[chosen]
-    return Kept(block.shape, *kept, ring, void_ring, void_cells, beside)
+    cells = cell, elevation.ravel()[cell], number[part[stays]], parts[chosen]
+    kept = Kept(dem.shape, *cells, ring, void_ring, void_cells, beside)
+    return Found(kept, code, Edges.of(elevation, filled))
+
+
+def share_edges(found: Found) -> Edges:
+    """Tell the neighbours of a block what they must know to find pour points."""
+    return found.edges
+
+
+def collect(found: Found, beside: dict[tuple[int, int], Edges], *, void_is_outlet: bool) -> Kept:
+    """Set the pour points, now that the neighbours have told of theirs."""
+    kept = found.kept
+    code = pours_at_edges(kept.cell, found.code, found.edges, beside, void_is_outlet=void_is_outlet)
+    parts = kept.parts.copy()
+    _set_pours(parts, kept.part, kept.cell, code, kept.shape[1])
+    return kept._replace(parts=parts)
+
+
+def _measure_parts(
+    found: Parts, part: NDArray[np.int32], elevation: NDArray[np.float32], filled: NDArray[np.float32]
+) -> NDArray[Any]:
+    """Make the table of the sinks of a block; ``elevation`` is that of their cells."""
+    parts = np.zeros(found.n_parts, PART)
+    parts["row"], parts["col"] = found.first_row, found.first_col
+    parts["spill"] = filled[parts["row"], parts["col"]]
+    parts["pour_draw"], parts["pour_row"] = True, _NOWHERE
+    low = np.full(found.n_parts, np.inf, np.float32)
+    np.minimum.at(low, part, elevation)
+    parts["depth"] = parts["spill"] - low
+    return parts
 
 
 def _set_pours(

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lakescale.evidence.sinks import pixel_areas_m2
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -15,9 +13,6 @@ if TYPE_CHECKING:
 
     from lakescale.grid import Grid
 
-_STRIP_PX = 256
-AREA_UNIT_M2 = 2.0**-16
-"""Areas are added as whole multiples of this: such sums do not depend on their order, and reach 1.4e8 km2."""
 SINK = np.dtype(
     [
         ("id", np.int64),
@@ -81,21 +76,12 @@ class Rules(NamedTuple):
     grid: Grid
     min_depth_m: np.float32
     min_area: int
-    """In units of `AREA_UNIT_M2`."""
+    """In units of `lakescale.evidence.sink_areas.AREA_UNIT_M2`."""
     levels: int
 
     def are_large(self, depth: NDArray[np.float32], area: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell which are deep and large enough."""
         return (depth >= self.min_depth_m) & (area >= self.min_area)
-
-
-def whole_areas(grid: Grid, rows: range, cols: range) -> NDArray[np.int64]:
-    """Compute true areas of pixels, ``(rows, cols)``, in units of `AREA_UNIT_M2`."""
-    out = np.empty((len(rows), len(cols)), np.int64)
-    for first in range(rows.start, rows.stop, _STRIP_PX):  # in floats a block of 2048 takes 130 MB at once
-        strip = range(first, min(first + _STRIP_PX, rows.stop))
-        out[first - rows.start :][: len(strip)] = np.rint(pixel_areas_m2(grid, strip, cols) / AREA_UNIT_M2)
-    return out
 
 
 class Split(NamedTuple):

@@ -11,15 +11,27 @@ import geopandas as gpd
 import numpy as np
 import shapely
 
-from lakescale.chunks import Merge, Stitch, map_blocks, map_tiles, merge_tree, read_again, stitch, to_frame
-from lakescale.depressions import as_elevation, declared_nodata
-from lakescale.evidence.sink_blocks import collect, name_sinks, summarize
-from lakescale.evidence.sink_cells import AREA_UNIT_M2, Rules, SinkCells, Split, crossing, join, whole_areas
+from lakescale.chunks import (
+    Merge,
+    Stitch,
+    map_beside,
+    map_blocks,
+    merge_tree,
+    read_again,
+    stitch,
+    to_frame,
+    with_least_chunks,
+    zip_blocks,
+)
+from lakescale.depressions import declared_nodata
+from lakescale.evidence.sink_areas import AREA_UNIT_M2
+from lakescale.evidence.sink_blocks import collect, find_sinks, name_sinks, share_edges, summarize
+from lakescale.evidence.sink_cells import Rules, SinkCells, Split, crossing, join
+from lakescale.evidence.sink_edges import EDGE
 from lakescale.evidence.sink_seams import solve_seams
 from lakescale.evidence.sink_tables import count_nested, make_rows, number_rows
-from lakescale.evidence.sinks import as_filled, fill_depressions
+from lakescale.evidence.sinks import as_filled, fill_depressions, first_of
 from lakescale.grid import Grid
-from lakescale.kernels.rims import find_pours
 from lakescale.polygons import to_map
 from lakescale.schema import InputError
 
@@ -27,10 +39,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from lakescale.chunks import Blocks
 
 _ALL_LEVELS = np.iinfo(np.int32).max
-_CELL = [("dem", np.float32), ("filled", np.float32), ("pour", np.uint8)]
-_CELL_AND_AREA = [*_CELL, ("area", np.int64)]
 
 
 def sink_regions(
@@ -123,7 +134,7 @@ def sink_regions(
         int(np.ceil(min_area_m2 / AREA_UNIT_M2)),
         _ALL_LEVELS if levels is None else levels,
     )
-    return _tabulate(_sink_cells(dem, level.data, grid if min_area_m2 > 0 else None, nodata), rules)
+    return _tabulate(_collect(dem, level.data, rules, nodata), rules)
 
 
 def _check(min_depth_m: float, min_area_m2: float, levels: int | None) -> None:
@@ -134,15 +145,15 @@ def _check(min_depth_m: float, min_area_m2: float, levels: int | None) -> None:
         raise InputError(f"levels must be a whole number from 1 on, or None for all, got {levels!r}", "sink_regions")
 
 
-def _tabulate(cells: da.Array, rules: Rules) -> dask_geopandas.GeoDataFrame:
+def _tabulate(cells: Blocks, rules: Rules) -> dask_geopandas.GeoDataFrame:
     """Name the sinks of all chunks, then measure each where all of its cells are."""
-    how = Stitch("sinks", summarize, partial(solve_seams, rules=rules), name_sinks, keep=partial(collect, rules=rules))
+    how = Stitch("sinks", summarize, partial(solve_seams, rules=rules), name_sinks)
     rows, places = merge_tree(stitch(cells, how), Merge("sink-rows", crossing, join, partial(_measure, rules=rules)))
     if rules.levels == 1:
         number = partial(number_rows, first_id=np.empty(0, np.int64))
         ready = map_blocks(rows, "sink-regions", number)
     else:
-        ready = stitch(rows, Stitch("sink-regions", count_nested, _number, number_rows, keep=_as_it_is))
+        ready = stitch(rows, Stitch("sink-regions", count_nested, _number, number_rows))
     keys = [(ready.name, *index) for index in ready.indices]
     meta = number_rows(make_rows(SinkCells.empty(), rules), np.empty(0, np.int64))
     frame: dask_geopandas.GeoDataFrame = to_frame(ready.graph, keys, meta, "sink-regions")
@@ -155,36 +166,15 @@ def _tabulate(cells: da.Array, rules: Rules) -> dask_geopandas.GeoDataFrame:
 # -- cells
 
 
-def _sink_cells(dem: xr.DataArray, filled: da.Array, grid: Grid | None, nodata: str) -> da.Array:
-    """Put elevation, filled elevation and the step to the pour point into one array, and areas if asked for."""
+def _collect(dem: xr.DataArray, filled: da.Array, rules: Rules, nodata: str) -> Blocks:
+    """Find the sinks of all chunks, and their pour points."""
     array = dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1)
     # with keys of its own the DEM is read again here; else its chunks would wait in memory while the seams are solved
-    again = read_again(array, "sink-cells")
-    options = {"void_is_outlet": nodata == "outlet", "missing": declared_nodata(dem)}
-    cells = map_tiles(_look_round, filled, again, depth=2, name="sink-cells", dtype=_CELL, options=options)
-    if grid is None:
-        return cells
-    meta = np.empty((0, 0), _CELL_AND_AREA)
-    return da.map_blocks(_add_area, cells, grid=grid, token="sink-cell-areas", dtype=_CELL_AND_AREA, meta=meta)  # noqa: S106
-
-
-def _look_round(
-    filled: NDArray[np.float32], dem: NDArray[Any], *, void_is_outlet: bool, missing: tuple[float, ...]
-) -> NDArray[Any]:
-    out = np.empty(dem.shape, _CELL)
-    elevation = as_elevation(dem, missing) + np.float32(0)
-    out["dem"], out["filled"] = elevation, filled
-    out["pour"] = find_pours(filled, elevation, void_is_outlet=void_is_outlet)
-    return out
-
-
-def _add_area(block: NDArray[Any], *, grid: Grid, block_info: Any = None) -> NDArray[Any]:
-    out = np.empty(block.shape, _CELL_AND_AREA)
-    for name, _ in _CELL:
-        out[name] = block[name]
-    (top, bottom), (left, right) = block_info[0]["array-location"]
-    out["area"] = whole_areas(grid, range(top, bottom), range(left, right))
-    return out
+    again = read_again(array, "sink-cells", after=first_of(filled))
+    is_outlet = nodata == "outlet"
+    find = partial(find_sinks, rules=rules, void_is_outlet=is_outlet, missing=declared_nodata(dem))
+    found = zip_blocks("sink-cells", find, *(with_least_chunks(one, EDGE) for one in (filled, again)))
+    return map_beside(found, "sink-pours", share_edges, partial(collect, void_is_outlet=is_outlet))
 
 
 # -- rows
@@ -202,7 +192,3 @@ def _number(counts: list[list[Any]], _places: Any) -> list[list[NDArray[np.int64
     first = np.empty(len(count), np.int64)
     first[order] = sum(outermost) + 1 + np.cumsum(count[order]) - count[order]
     return [np.split(first, np.cumsum([len(k) for k in nested])[:-1])]
-
-
-def _as_it_is(rows: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    return rows

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from lakescale.evidence.sink_cells import AREA_UNIT_M2, whole_areas
+from lakescale.evidence.sink_areas import AREA_UNIT_M2, whole_areas
 from lakescale.kernels.nesting import add_up, find_saddles, grow_tree, hold, link, prune
 from lakescale.polygons import outline_parts, to_map
 from lakescale.schema import AREA_M2

@@ -7,21 +7,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
-import geopandas as gpd
 import numpy as np
-import shapely
 
-from lakescale.chunks import PackedBits, Stitch, map_tiles, read_again, stitch
+from lakescale.chunks import PackedBits, Stitch, map_tiles, read_again, stitch, zip_blocks
 from lakescale.depressions import Outside, as_elevation, declared_nodata, fill_tiled
+from lakescale.evidence.sink_areas import AREA_UNIT_M2, add_areas
 from lakescale.grid import Grid
 from lakescale.kernels.components import find_parts, paint
-from lakescale.polygons import areas_m2, to_map
 from lakescale.regions import Ring, join_rings, like, ring_of
 from lakescale.schema import SINK, InputError, X, Y
 from lakescale.whitebox import fill_array, find_binary, require_memory
 
 if TYPE_CHECKING:
     import xarray as xr
+    from dask.highlevelgraph import HighLevelGraph
     from numpy.typing import NDArray
 
     from lakescale.chunks import Place
@@ -31,10 +30,6 @@ _LOG = logging.getLogger(__name__)
 ENGINES = ("tiled", "whitebox")
 VOIDS = ("wall", "outlet")
 _EXACT_IN_FLOAT32 = 2**24
-_AREA_STEP_PX = 64
-_AREA_UNIT_M2 = 2.0**-16
-"""Areas are added as whole multiples of this: such sums do not depend on their order, and reach 1.4e8 km2."""
-_BLOCK = np.dtype([("depth", np.float32), ("area", np.int64)])
 
 
 def fill_depressions(dem: xr.DataArray, *, engine: str = "tiled", nodata: str = "wall") -> xr.DataArray:
@@ -99,7 +94,7 @@ def sink_depth(
 
     Over a lake that was full when the DEM was made, the DEM holds the water's surface: such a sink has no depth. Lazy.
     With a least depth or area, the cells of all sinks wait in memory while sinks that cross chunks are put together:
-    12 bytes a cell of a sink, and 64 bytes a border pixel of a chunk in the solving task.
+    4 bytes a cell of a sink and 12 a sink, and 64 bytes a border pixel of a chunk in the solving task.
 
     Parameters
     ----------
@@ -133,7 +128,7 @@ def sink_depth(
     if filled is None:
         level = fill_depressions(dem, engine=engine, nodata=nodata)
         # with keys of its own the DEM is read again; else its chunks would wait in memory while the seams are solved
-        array = read_again(array, "sink-depth")
+        array = read_again(array, "sink-depth", after=first_of(level.data))
     else:
         level = as_filled(filled, dem)
     depth = map_tiles(_subtract, level.data, array, depth=0, name="sink-depth", dtype=np.float32)
@@ -199,6 +194,11 @@ def as_filled(filled: xr.DataArray, dem: xr.DataArray) -> xr.DataArray:
     return filled.chunk(dict(zip(dem.dims, _array(dem).chunks, strict=True)))
 
 
+def first_of(array: da.Array) -> tuple[HighLevelGraph, tuple[Any, ...]]:
+    """Name the first block of an array: no other reading of the DEM needs to begin before that is there."""
+    return array.dask, (array.name, 0, 0)
+
+
 def _metric_grid(dem: xr.DataArray) -> Grid:
     grid = Grid.of(dem)
     grid.require_metres(_name(dem))
@@ -246,8 +246,10 @@ class _Cells(NamedTuple):
     void: PackedBits
     depth: NDArray[np.float32]
     """Of the sink cells in raster order."""
-    area: NDArray[np.int64]
-    """In units of `_AREA_UNIT_M2`."""
+    part_depth: NDArray[np.float32]
+    """Greatest depth of each part of the sink cells (8-connected)."""
+    part_area: NDArray[np.int64]
+    """In units of `AREA_UNIT_M2`; 0 where nobody asks."""
 
 
 class _Sizes(NamedTuple):
@@ -259,72 +261,27 @@ class _Sizes(NamedTuple):
 
 def _drop_small(depth: da.Array, grid: Grid | None, min_depth_m: float, min_area_m2: float) -> da.Array:
     """Keep the sinks that are deep and large, however many chunks they span."""
-    sized = da.map_blocks(
-        _add_area,
-        depth,
-        grid=grid,
-        token="sink-area",  # noqa: S106
-        dtype=_BLOCK,
-        meta=np.empty((0, 0), _BLOCK),
-    )
-    least = np.float32(min_depth_m), int(np.ceil(min_area_m2 / _AREA_UNIT_M2))
-    how = Stitch("sink-size", _measure, partial(_choose, least=least), partial(_keep_chosen, least=least), _pack)
-    return stitch(sized, how).to_array(np.float32)
+    cells = zip_blocks("sink-size-cells", partial(_pack, grid=grid), depth)
+    least = np.float32(min_depth_m), int(np.ceil(min_area_m2 / AREA_UNIT_M2))
+    how = Stitch("sink-size", _measure, partial(_choose, least=least), partial(_keep_chosen, least=least))
+    return stitch(cells, how).to_array(np.float32)
 
 
-def _add_area(depth: NDArray[np.float32], *, grid: Grid | None, block_info: Any = None) -> NDArray[Any]:
-    out = np.zeros(depth.shape, _BLOCK)
-    out["depth"] = depth
-    if grid is not None:
-        (top, bottom), (left, right) = block_info[0]["array-location"]
-        out["area"] = np.rint(pixel_areas_m2(grid, range(top, bottom), range(left, right)) / _AREA_UNIT_M2)
-    return out
-
-
-def pixel_areas_m2(grid: Grid, rows: range, cols: range) -> NDArray[np.float64]:
-    """Compute true areas of pixels, ``(rows, cols)``, in m2; the same whatever the block they are asked with.
-
-    Exact (see `lakescale.polygons.areas_m2`) every 64 pixels of the whole grid, bilinear between; 0 where the grid
-    lies outside the world.
-    """
-    nodes = [np.arange(r.start // _AREA_STEP_PX, -(-r.stop // _AREA_STEP_PX) + 1) for r in (rows, cols)]
-    row, col = (axis.ravel() * _AREA_STEP_PX for axis in np.meshgrid(*nodes, indexing="ij"))
-    boxes = to_map(shapely.box(col, row, col + 1, row + 1), grid.transform)
-    areas = areas_m2(gpd.GeoSeries(boxes, crs=grid.crs)).reshape(len(nodes[0]), len(nodes[1]))
-    areas = np.where(np.isfinite(areas), areas, 0.0)
-    i, y = _cell_and_share(rows, nodes[0])
-    j, x = _cell_and_share(cols, nodes[1])
-    y, upper, lower = y[:, None], areas[i], areas[i + 1]
-    along = upper * (1 - y) + lower * y
-    return along[:, j] * (1 - x) + along[:, j + 1] * x
-
-
-def _cell_and_share(pixels: range, nodes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    at = np.arange(pixels.start, pixels.stop)
-    return at // _AREA_STEP_PX - nodes[0], (at % _AREA_STEP_PX) / _AREA_STEP_PX
-
-
-def _pack(block: NDArray[Any]) -> _Cells:
-    depth = block["depth"]
+def _pack(depth: NDArray[np.float32], place: Place, *, grid: Grid | None) -> _Cells:
     sink = depth > 0
-    return _Cells(PackedBits.of(sink), PackedBits.of(np.isnan(depth)), depth[sink], block["area"][sink])
-
-
-def _sizes(cells: _Cells) -> tuple[Any, NDArray[np.float32], NDArray[np.int64]]:
-    """Find the sinks of a block, their greatest depths and their areas."""
-    sink = cells.sink.unpack()
     parts = find_parts(sink, connectivity=8)
-    number = paint(parts, np.arange(1, parts.n_parts + 1, dtype=np.int32), np.zeros(sink.shape, np.int32))[sink] - 1
-    depth, area = np.zeros(parts.n_parts, np.float32), np.zeros(parts.n_parts, np.int64)
-    np.maximum.at(depth, number, cells.depth)
-    np.add.at(area, number, cells.area)
-    return parts, depth, area
+    part = np.repeat(parts.part, parts.stop - parts.start)
+    part_depth, part_area = np.zeros(parts.n_parts, np.float32), np.zeros(parts.n_parts, np.int64)
+    values = depth[sink]
+    np.maximum.at(part_depth, part, values)
+    if grid is not None:
+        part_area = add_areas(grid, place, sink, part, parts.n_parts)
+    return _Cells(PackedBits.of(sink), PackedBits.of(np.isnan(depth)), values, part_depth, part_area)
 
 
 def _measure(cells: _Cells) -> _Sizes:
-    parts, depth, area = _sizes(cells)
-    ring = ring_of(parts)
-    return _Sizes(ring, depth[ring.parts], area[ring.parts])
+    ring = ring_of(find_parts(cells.sink.unpack(), connectivity=8))
+    return _Sizes(ring, cells.part_depth[ring.parts], cells.part_area[ring.parts])
 
 
 def _choose(
@@ -343,11 +300,12 @@ def _choose(
 def _keep_chosen(
     cells: _Cells, ring_is_chosen: NDArray[np.bool_], *, least: tuple[np.float32, int]
 ) -> NDArray[np.float32]:
-    parts, depth, area = _sizes(cells)
-    chosen = (depth >= least[0]) & (area >= least[1])
+    sink = cells.sink.unpack()
+    parts = find_parts(sink, connectivity=8)
+    chosen = (cells.part_depth >= least[0]) & (cells.part_area >= least[1])
     chosen[ring_of(parts).parts] = ring_is_chosen
-    out = np.zeros(cells.sink.shape, np.float32)
-    out[cells.sink.unpack()] = cells.depth
+    out = np.zeros(sink.shape, np.float32)
+    out[sink] = cells.depth
     out[~paint(parts, chosen, np.zeros(out.shape, bool))] = 0
     out[cells.void.unpack()] = np.nan
     return out

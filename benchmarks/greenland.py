@@ -1,0 +1,129 @@
+"""Greenland on a laptop: the sinks of an ice sheet of 131072 x 131072 cells, drawn as it is read, on two cores.
+
+    python -m benchmarks.greenland OUT.parquet [--size 131072] [--chunk 2048]
+
+It writes the inventory of the sinks that are at least 0.5 m deep and 1 ha large, and prints what that took. Of the
+elevations and what is filled, nothing is ever stored: each chunk is drawn three times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, Worker, WorkerPlugin
+
+import lakescale as ls
+from benchmarks import ice
+from benchmarks.worker_memory import peak_rss_mb
+from lakescale.cluster import compute, open_cluster
+
+WORKERS = 2
+NOISE_M = 0.1
+WAVES = ((4, 0.02), (16, 0.1), (64, 3.0), (256, 24.0))
+FALL_M = 0.045
+"""With these 1.5 % of the cells are minima, 5 % lie in sinks, and 3 % in those that count."""
+MIN_DEPTH_M, MIN_AREA_M2 = 0.5, 10_000
+MEMORY_LIMIT, TARGET = "1200 MB", 0.12
+"""A worker puts results that wait on the disk once they hold that share of its limit."""
+
+
+class Peaks(WorkerPlugin):
+    """Tells the peak of a worker's memory while it solves seams from that at all other times."""
+
+    name = "peaks"
+
+    def setup(self, worker: Worker) -> None:
+        """Begin with what the worker holds when it is empty."""
+        self.peaks_mb = {"other": peak_rss_mb(), "solving": 0.0}
+        self.solving: set[Any] = set()
+        worker.peaks = self
+
+    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
+        """Solving begins when the summaries are asked for and ends when the answer is there."""
+        if "-solve-" not in str(key):
+            return
+        if start == "released" and not self.solving:
+            self._note("other")
+        if finish in ("memory", "released", "error"):
+            self.solving.discard(key)
+            if not self.solving:
+                self._note("solving")
+        else:
+            self.solving.add(key)
+
+    def read(self) -> dict[str, float]:
+        """Peaks so far."""
+        self._note("other")
+        return self.peaks_mb
+
+    def _note(self, state: str) -> None:
+        self.peaks_mb[state] = max(self.peaks_mb[state], peak_rss_mb())
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the inventory and print a table."""
+    asked = _read_options(arguments)
+    dome = ice.Dome(asked.size, FALL_M, WAVES)
+    dem = ice.lazy_ice(NOISE_M, dome=dome, chunk=asked.chunk)
+    with (
+        dask.config.set({"distributed.worker.memory.target": TARGET}),
+        open_cluster("local", workers=WORKERS, memory_limit=MEMORY_LIMIT, dashboard=asked.dashboard) as client,
+    ):
+        client.register_plugin(Peaks())
+        client.run(ice.draw_ice, 0, 0, 64, 64, NOISE_M, dome=dome)
+        client.run(ice.forget_seconds)
+        empty = client.run(peak_rss_mb)
+        told = _run(dem, asked.out, client)
+        told |= {"seconds to draw": sum(client.run(ice.drawing_seconds).values()) / WORKERS}
+        told |= {"empty worker, MB": max(empty.values())}
+        for number, peaks in enumerate(client.run(_read_peaks).values()):
+            told |= {
+                f"worker {number}, MB": peaks["other"],
+                f"worker {number} while it solves seams, MB": peaks["solving"],
+            }
+    told |= {"scheduler and client, MB": peak_rss_mb()}
+    for what, value in told.items():
+        sys.stdout.write(f"| {what} | {value:,.6g} |\n")
+
+
+def _run(dem: Any, out: Path, client: Client) -> dict[str, float]:
+    start = time.perf_counter()
+    frame = ls.sink_regions(dem, min_depth_m=MIN_DEPTH_M, min_area_m2=MIN_AREA_M2)
+    tasks = len(frame.__dask_graph__())
+    built = time.perf_counter()
+    (sinks,) = compute(frame, client=client, progress=True, description="sinks")
+    sinks.sort_values("sink_id", ignore_index=True).to_parquet(out)
+    return {
+        "cells": dem.size,
+        "tasks": tasks,
+        "seconds": time.perf_counter() - start,
+        "seconds to build the graph": built - start,
+        "sinks": len(sinks),
+        "area, km2": sinks["area_m2"].sum() / 1e6,
+        "capacity, km3": sinks["capacity_m3"].sum() / 1e9,
+        "largest, km2": sinks["area_m2"].max() / 1e6,
+        "deepest, m": sinks["depth_m"].max(),
+    }
+
+
+def _read_peaks(dask_worker: Worker) -> dict[str, float]:
+    return dask_worker.peaks.read()
+
+
+def _read_options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="GeoParquet of the sinks")
+    parser.add_argument("--size", type=int, default=131072, help="cells a side")
+    parser.add_argument("--chunk", type=int, default=2048, help="cells a side of a chunk")
+    parser.add_argument("--dashboard", default="none", help="where to serve Dask's dashboard, host:port")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
