@@ -7,7 +7,18 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 # Modules, since asv would list classes twice.
-from benchmarks import color_mask, fill_depressions, ingest, label_regions, polygonize, regrid, scenes, worker_memory
+from benchmarks import (
+    color_mask,
+    fill_depressions,
+    fill_stores,
+    ingest,
+    label_regions,
+    polygonize,
+    regrid,
+    scenes,
+    worker_memory,
+)
+from benchmarks.races import REPEATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,10 +50,20 @@ def print_memory(repeats: int = 3) -> None:
         _print_row(size, _spread([worker_memory.measure_peak_mb(size) for _ in range(repeats)], 0))
 
 
+def print_growth() -> None:
+    """Print the memory of the fill at two sizes, and how its cost grows with the chunks."""
+    _print_head("size", "peak above the empty worker, MB")
+    for size in fill_stores.FillMemory.params:
+        _print_row(size, f"{fill_stores.FillMemory().track_peak_mb(size):.0f}")
+    _print_head("seconds a cell, 1024 chunks over 64")
+    _print_row(_spread(fill_stores.FillGrowth().measure(REPEATS), 2))
+
+
 TABLES: dict[str, Callable[[], None]] = {
     "color": lambda: print_races(color_mask.ColorMask()),
     "polygonize": lambda: print_races(polygonize.Polygonize()),
     "fill": lambda: (print_races(fill_depressions.FillBlock()), print_races(fill_depressions.FillDepressions()))[0],
+    "stores": lambda: (print_races(fill_stores.FillStores()), print_growth())[0],
     "ingest": lambda: print_races(ingest.Ingest()),
     "regrid": lambda: print_races(regrid.Regrid()),
     "label": lambda: (print_tasks(), print_races(label_regions.LabelRegions()))[0],

@@ -59,10 +59,12 @@ class FillDepressions:
         found: dict[str, Any] = {}
 
         def ours() -> float:
+            found.pop("ours", None)  # two answers at once may be more than memory holds
             found["ours"] = self._fill()
             return _told(found["ours"]) if peer == "richdem" else 0.0
 
         def theirs() -> float:
+            found.pop("peer", None)
             found["peer"] = self.peer()
             return _told(np.asarray(found["peer"])) if peer == "richdem" else 0.0
 

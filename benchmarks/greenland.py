@@ -23,13 +23,9 @@ from benchmarks.worker_memory import peak_rss_mb
 from lakescale.cluster import compute, open_cluster
 
 WORKERS = 2
-NOISE_M = 0.1
-WAVES = ((4, 0.02), (16, 0.1), (64, 3.0), (256, 24.0))
-FALL_M = 0.045
-"""With these 1.5 % of the cells are minima, 5 % lie in sinks, and 3 % in those that count."""
 MIN_DEPTH_M, MIN_AREA_M2 = 0.5, 10_000
-MEMORY_LIMIT, TARGET = "1200 MB", 0.12
-"""A worker puts results that wait on the disk once they hold that share of its limit."""
+MEMORY_LIMIT, TARGET = "4 GB", 0.018
+"""A worker puts results that wait on the disk once they hold that share of its limit; and it is sent no task ahead."""
 
 
 class Peaks(WorkerPlugin):
@@ -69,14 +65,13 @@ class Peaks(WorkerPlugin):
 def main(arguments: list[str] | None = None) -> None:
     """Write the inventory and print a table."""
     asked = _read_options(arguments)
-    dome = ice.Dome(asked.size, FALL_M, WAVES)
-    dem = ice.lazy_ice(NOISE_M, dome=dome, chunk=asked.chunk)
+    dem = ice.lazy_ice(ice.SHEET_NOISE_M, dome=ice.sheet(asked.size), chunk=asked.chunk)
     with (
-        dask.config.set({"distributed.worker.memory.target": TARGET}),
+        dask.config.set({"distributed.worker.memory.target": TARGET, "distributed.scheduler.worker-saturation": 1.0}),
         open_cluster("local", workers=WORKERS, memory_limit=MEMORY_LIMIT, dashboard=asked.dashboard) as client,
     ):
         client.register_plugin(Peaks())
-        client.run(ice.draw_ice, 0, 0, 64, 64, NOISE_M, dome=dome)
+        client.run(ice.draw_ice, 0, 0, 64, 64, ice.SHEET_NOISE_M)
         client.run(ice.forget_seconds)
         empty = client.run(peak_rss_mb)
         told = _run(dem, asked.out, client)

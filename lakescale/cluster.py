@@ -129,6 +129,7 @@ def compute(
     # The optimizer travels with the graph; "optimization.fuse.active" would not reach a scheduler elsewhere.
     with dask.config.set(array_optimize=_unfused), warnings.catch_warnings(), ExitStack() as drawn:
         warnings.filterwarnings("ignore", message="Computing mixed collections", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)  # of many small tasks
         if progress and sys.stderr.isatty():
             get = drawn.enter_context(_drawing(get, drawn.enter_context(_bar(description))))
         order = _by_optimizer(found)
@@ -168,8 +169,8 @@ def _worker_environment() -> dict[str, Any]:
     """
     return {
         **dask.config.get("distributed.nanny.pre-spawn-environ", {}),
-        "MALLOC_TRIM_THRESHOLD_": 256 * 2**20,
-        "MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+        "MALLOC_TRIM_THRESHOLD_": 64 * 2**20,
+        "MALLOC_MMAP_THRESHOLD_": 8 * 2**20,
     }
 
 

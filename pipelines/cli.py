@@ -229,6 +229,10 @@ def sinks_command(
     filled: Annotated[
         bool, typer.Option("--filled", help="With X.tif: write X_filled.tif, the filled DEM, too.")
     ] = False,
+    drained: Annotated[
+        bool,
+        typer.Option("--drained", help="Also write the filled DEM with flats that drain: a layer, or X_drained.tif."),
+    ] = False,
     engine: Annotated[str | None, typer.Option(help="tiled or whitebox [tiled].")] = None,
     voids: Annotated[str | None, typer.Option(help="What enclosed voids are: wall or outlet [wall].")] = None,
     min_depth_m: Annotated[float | None, typer.Option(help="Least depth of a sink, m [0].")] = None,
@@ -274,7 +278,8 @@ def sinks_command(
 
 
 _SINKS = (
-    "out", "filled", "engine", "voids", "min_depth_m", "min_area_m2", "levels", "nodata", "overlap", "chunks",
+    "out", "filled", "drained", "engine", "voids", "min_depth_m", "min_area_m2", "levels", "nodata", "overlap",
+    "chunks",
 )  # fmt: skip
 
 

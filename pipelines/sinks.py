@@ -21,6 +21,7 @@ from lakescale.cog import export_cog
 from lakescale.dem import open_dem
 from lakescale.evidence.sink_regions import sink_regions
 from lakescale.evidence.sinks import fill_depressions, sink_depth
+from lakescale.flats import drain_flats
 from lakescale.grid import Grid
 from lakescale.schema import AREA_M2, DEM, InputError
 from lakescale.store import is_store, locked, open_layer, open_store, same_grid, stored_grid, write_layer, writing
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FILLED, SINK_DEPTH = "filled", "sink_depth"
+FILLED, SINK_DEPTH, DRAINED = LAYERS = "filled", "sink_depth", "drained"
 """Layers of the store."""
 SIDE = 2048
 _KIND = "layers"
@@ -51,7 +52,7 @@ class SinksResult:
 
     written: tuple[Path, ...]
     chunks_written: int
-    """By this call, of both layers."""
+    """By this call, of all layers."""
     seconds: float
     count: int | None
     """Of sinks, those within others left out; None where the grid is not in metres, and there are no regions."""
@@ -140,11 +141,14 @@ def _write(run: _Run, dem: xr.DataArray, filled: xr.DataArray, *, client: Client
     if run.needs_depth:
         depth = sink_depth(dem, filled=written, min_depth_m=recipe.min_depth_m, min_area_m2=recipe.min_area_m2)
         chunks += write_layer(depth, out.store, SINK_DEPTH, chunks=side, **options)
+    if recipe.drained and (out.is_kept or (out.drained is not None and run.lacks(out.drained))):
+        drained = drain_flats(written, nodata=recipe.voids)
+        chunks += write_layer(drained, out.store, DRAINED, chunks=side, **options)
     if run.lacks(out.regions):
         (frame,) = compute(find_regions(dem, recipe, written), description="sink_regions", **options)
         ordered = frame.sort_values("sink_id", ignore_index=True)
         publish(out.regions, lambda file: ordered.to_parquet(file, index=False))
-    for path, name in ((out.depth, SINK_DEPTH), (out.filled, FILLED)):
+    for path, name in ((out.depth, SINK_DEPTH), (out.filled, FILLED), (out.drained, DRAINED)):
         if path is not None and run.lacks(path):
             log.info("writing %s", path)
             export_cog(open_layer(out.store, name), path, client=client)
@@ -247,7 +251,7 @@ class _Run:
             shutil.rmtree(self.out.store, ignore_errors=True)
         elif is_store(self.out.store):
             with locked(self.out.store):
-                for name in (FILLED, SINK_DEPTH):
+                for name in LAYERS:
                     shutil.rmtree(self.out.store / name / "commits", ignore_errors=True)  # none may outlive its chunk
                     shutil.rmtree(self.out.store / name, ignore_errors=True)
 
@@ -278,7 +282,7 @@ class _Run:
             raise InputError("there is something else, no store of lakescale", str(store), "give another OUT")
         if overwrite:
             return
-        layers = [store / name for name in (FILLED, SINK_DEPTH)] if self.out.is_kept else []
+        layers = [store / name for name in LAYERS] if self.out.is_kept else []
         there = [str(path) for path in (*self.out.files, *layers) if path.exists()]
         if not told and there:
             raise InputError("it is there, and not by a run that is known", ", ".join(there), mend)

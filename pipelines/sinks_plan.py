@@ -12,11 +12,12 @@ from dask.system import CPU_COUNT
 
 from lakescale.depressions import as_elevation, declared_nodata
 from lakescale.evidence.sinks import fill_depressions, sink_depth
+from lakescale.flats import drain_flats
 from lakescale.grid import Grid
 from lakescale.kernels.flood import Final, fill, survey
 from lakescale.schema import InputError
 from lakescale.store.codec import pack
-from pipelines.sinks import FILLED, SINK_DEPTH, find_regions, measures_in_metres, open_elevation
+from pipelines.sinks import DRAINED, FILLED, SINK_DEPTH, find_regions, measures_in_metres, open_elevation
 from pipelines.sinks_recipe import stored_dem
 
 if TYPE_CHECKING:
@@ -74,9 +75,11 @@ def describe_plan(recipe: SinksRecipe) -> dict[str, str]:
     rows, cols = dem.data.numblocks
     files = [str(path) for path in out.files if path != out.regions or regions_wanted]
     store = f"{out.store}" if out.is_kept else f"{out.store} (while it runs)"
+    has = {FILLED: True, SINK_DEPTH: out.store_has_depth, DRAINED: recipe.drained}
+    layers = ", ".join(name for name, is_there in has.items() if is_there)
     told = {
         "dem": str(dem.attrs.get("source", stored_dem(recipe))),
-        "writes": ", ".join([f"{store}: {FILLED}" + (f", {SINK_DEPTH}" if out.store_has_depth else ""), *files]),
+        "writes": ", ".join([f"{store}: {layers}", *files]),
         "grid": f"{grid.shape[0]} x {grid.shape[1]} cells, {grid.crs.to_string()[:40]}",
         "chunks": f"{rows * cols} ({rows} x {cols} of {max(dem.data.chunks[0])} x {max(dem.data.chunks[1])} cells)",
     }
@@ -161,6 +164,8 @@ def _count_tasks(dem: xr.DataArray, recipe: SinksRecipe, *, regions_wanted: bool
         before = part.astype(np.float32)  # stands for what a run reads from the store
         depth = sink_depth(part, filled=before, min_depth_m=recipe.min_depth_m, min_area_m2=recipe.min_area_m2)
         written.append(depth)
+    if recipe.drained:
+        written.append(drain_flats(part.astype(np.float32), nodata=recipe.voids))
     counted = sum(len(raster.data.dask) + raster.data.npartitions for raster in written)
     if regions_wanted:
         counted += len(find_regions(part, recipe).__dask_graph__())

@@ -25,6 +25,8 @@ class Outputs(NamedTuple):
     """GeoTIFF of the sink depth."""
     filled: Path | None
     """GeoTIFF of the filled DEM."""
+    drained: Path | None
+    """GeoTIFF of the filled DEM with flats that drain."""
     regions: Path
     manifest: Path
     """What was asked for, and how far it is."""
@@ -37,7 +39,7 @@ class Outputs(NamedTuple):
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that have their names only when they are whole."""
-        return tuple(path for path in (self.depth, self.filled, self.regions) if path is not None)
+        return tuple(path for path in (self.depth, self.filled, self.drained, self.regions) if path is not None)
 
 
 class SinksRecipe(BaseModel):
@@ -51,6 +53,8 @@ class SinksRecipe(BaseModel):
     """``X.zarr``: layers, and regions in ``X.parquet``; ``X.tif``: sink depth, and regions; ``X.parquet``: regions."""
     filled: bool = False
     """Whether a GeoTIFF of the sink depth gets one of the filled DEM beside it, ``X_filled.tif``."""
+    drained: bool = False
+    """Whether there is a filled DEM whose flats drain: layer ``drained`` of the store, or ``X_drained.tif``."""
     nodata: float | None = None
     overlap: Literal["first", "mean"] | None = None
     chunks: Annotated[int, Field(ge=16)] | None = None
@@ -74,6 +78,7 @@ class SinksRecipe(BaseModel):
             is_kept=ending == ".zarr",
             depth=out if is_tif else None,
             filled=out.with_name(f"{out.stem}_filled{out.suffix}") if is_tif and self.filled else None,
+            drained=out.with_name(f"{out.stem}_drained{out.suffix}") if is_tif and self.drained else None,
             regions=out.with_suffix(".parquet"),
             manifest=out.with_name(f"{out.stem}.sinks.json"),
         )
@@ -115,9 +120,10 @@ def _refuse_contradictions(recipe: SinksRecipe) -> None:
     ending = recipe.out.suffix.lower()
     if ending not in _ENDINGS or not recipe.out.stem:
         raise InputError(f"OUT must end in {', '.join(_ENDINGS)}", str(recipe.out), "its ending says what is written")
-    if recipe.filled and ending == ".parquet":
-        mend = "give an OUT that ends in .tif, or .zarr, which always holds it"
-        raise InputError("regions alone have no filled DEM beside them", f"--filled {recipe.out}", mend)
+    if ending == ".parquet" and (recipe.filled or recipe.drained):
+        option = "--filled" if recipe.filled else "--drained"
+        mend = "give an OUT that ends in .tif or .zarr"
+        raise InputError("regions alone have no filled DEM beside them", f"{option} {recipe.out}", mend)
     store = stored_dem(recipe)
     if store is not None and (recipe.nodata is not None or recipe.overlap is not None):
         mend = "leave --nodata and --overlap out, or give the files"

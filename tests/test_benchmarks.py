@@ -7,11 +7,16 @@ import math
 from itertools import product
 from pathlib import Path
 
+import dask.array as da
+import geopandas as gpd
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_color import seed_color_mask
+
+from lakescale.depressions import fill_tiled
 
 SIZE = 512
 BENCHMARKS = [
@@ -20,6 +25,9 @@ BENCHMARKS = [
     ("fill_depressions", "FillDepressions"),
     ("fill_depressions", "FillBlock"),
     ("fill_depressions", "FillTasks"),
+    ("fill_stores", "FillStores"),
+    ("fill_stores", "FillMemory"),
+    ("fill_stores", "FillGrowth"),
     ("regrid", "Regrid"),
     ("ingest", "Ingest"),
     ("ingest", "IngestMemory"),
@@ -116,6 +124,41 @@ def test_scenes_hold_two_percent_of_water_and_some_lids():
     lakes = scenes.draw_lakes(0, 0, 4096, 4096)
     assert 0.015 < np.mean(lakes == scenes.WATER) < 0.03
     assert 0.0005 < np.mean(lakes == scenes.LID) < 0.005
+
+
+@settings(max_examples=20)
+@given(st.tuples(*[st.integers(0, 600)] * 2), st.tuples(*[st.integers(1, 200)] * 2))
+def test_ice_does_not_depend_on_the_block(corner, shape):
+    ice = load("ice")
+    dome = ice.Dome(size=800)
+    row_col = tuple(slice(start, start + n) for start, n in zip(corner, shape, strict=True))
+    whole = ice.draw_ice(0, 0, 800, 800, 0.39, dome=dome)
+    np.testing.assert_array_equal(ice.draw_ice(*corner, *shape, 0.39, dome=dome), whole[row_col])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("minima", ["1 %", "2.6 %", "6 %"])
+def test_the_fill_of_4096_cells_squared_equals_richdem(minima):
+    richdem = pytest.importorskip("richdem")
+    ice = load("ice")
+    dem = ice.draw_ice(0, 0, 4096, 4096, ice.NOISE_M[minima], dome=ice.Dome(size=4096))
+    assert abs(100 * ice.share_of_minima(dem) - float(minima.split()[0])) < 0.2
+    ours = fill_tiled(xr.DataArray(da.from_array(dem, chunks=1024), dims=("y", "x"))).values
+    assert (ours > dem).any()
+    np.testing.assert_array_equal(ours, richdem.FillDepressions(richdem.rdarray(dem, no_data=-9999), epsilon=False))
+
+
+@pytest.mark.slow
+def test_greenland_small(tmp_path, capsys):
+    """The script runs, and tells what is in its file."""
+    load("greenland").main([str(tmp_path / "sinks.parquet"), "--size", "4096"])
+    told = dict(line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines())
+    sinks = gpd.read_parquet(tmp_path / "sinks.parquet")
+    assert int(told["sinks"]) == len(sinks) > 10
+    assert float(told["area, km2"].replace(",", "")) == pytest.approx(sinks["area_m2"].sum() / 1e6, rel=1e-5)
+    assert (sinks["depth_m"] >= 0.5).all()
+    assert (sinks["area_m2"] >= 10_000).all()
+    assert float(told["worker 0, MB"]) > float(told["empty worker, MB"])
 
 
 def test_the_lazy_scene_is_the_written_one(tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasters import chunked, raster
 
-from lakescale.chunks import split_blocks, stitch_serial
+from lakescale.chunks import split_blocks, stitch, stitch_serial
 from lakescale.depressions import fill_stitch, fill_tiled
 from lakescale.kernels.flood import fill_array
 from lakescale.schema import InputError
@@ -258,7 +258,60 @@ def test_building_computes_nothing(never_compute):
 @pytest.mark.parametrize("blocks", [2, 8, 32])
 def test_five_tasks_a_chunk_whatever_their_number(blocks):
     graph = fill_tiled(raster(np.zeros((64, 64), np.float32), 64 // blocks)).data.__dask_graph__()
-    assert len(graph) <= 5 * blocks**2 + 3
+    assert len(graph) <= 5 * blocks**2 + 3 + 3 * (blocks // 16) ** 2  # three a square of 16 x 16
+
+
+@pytest.mark.parametrize("nodata", NODATA)
+@pytest.mark.parametrize("side", [2, 3])
+@given(case=chunked(dems()))
+def test_a_tree_of_squares_equals_a_priority_flood(nodata, side, case):
+    dem, chunks = case
+    assert_bits_equal(filled_in_squares(dem, chunks, nodata, side), priority_flood(dem, nodata))
+
+
+@pytest.mark.parametrize("nodata", NODATA)
+@pytest.mark.parametrize("chunk", [4, 9])
+@pytest.mark.parametrize("seed", range(3))
+def test_trees_over_rough_land_with_voids_that_cross_squares(nodata, chunk, seed):
+    dem = rough((60, 70), seed, holes=0.2, smooth=3.0)
+    assert np.isnan(dem).any()
+    expected = priority_flood(dem, nodata)
+    for side in (2, 4):
+        assert_bits_equal(filled_in_squares(dem, chunk, nodata, side), expected)
+
+
+def filled_in_squares(dem, chunks, nodata="wall", side=2):
+    how = fill_stitch(nodata)
+    array = da.from_array(dem, chunks=chunks)
+    blocks = stitch(array, how._replace(tree=how.tree._replace(side=side, most=1)))
+    assert array.npartitions == 1 or any("-contract-" in str(key) for key in blocks.graph.to_dict())
+    return blocks.to_array(np.float32).compute()
+
+
+def test_squares_say_of_values_what_chunks_say(caplog):
+    dem = np.full((40, 40), 100.0)
+    dem[33, 7], dem[34, 30], dem[2, 3] = -9999, 1e6, -9999
+    messages = []
+    for fill in (filled, filled_in_squares):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            fill(dem, 5)
+        messages.append(caplog.messages)
+    assert messages[0] == messages[1]
+    (message,) = messages[0]
+    assert "3 elevations outside -500..9000 m in 3 chunks, such as -9999 at row 2, column 3 " in message
+    assert "(chunk of rows 0 to 4, columns 0 to 4)" in message
+    dem[33, 7] = np.inf
+    with pytest.raises(InputError, match=r"row 33, column 7, and in 1 of 64 chunks .*rows 30 to 34, columns 5 to 9"):
+        filled_in_squares(dem, 5)
+
+
+def test_many_chunks_are_solved_in_squares():
+    graph = fill_tiled(raster(np.zeros((40, 40), np.float32), 1)).data.__dask_graph__()
+    names = [str(key[0] if isinstance(key, tuple) else key) for key in graph]
+    assert sum(name.startswith("fill-depressions-contract-") for name in names) == 9
+    assert sum(name.startswith("fill-depressions-expand-") for name in names) == 9
+    assert len(graph) <= 5 * 1600 + 2 * 9 + 16
 
 
 def test_the_source_is_read_again_under_keys_of_its_own():

@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
-from flooding import dems, priority_flood
+from flooding import dems, priority_flood, rough
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasters import axis_chunks, raster
@@ -96,6 +96,45 @@ def test_small_sinks_are_dropped_whole_whatever_the_chunks(data):
     assert depth.data.chunks == chunks
     np.testing.assert_array_equal(depth.values, plain_sinks(heights, min_depth, min_area, nodata, area))
     np.testing.assert_array_equal(sink_mask(dem, **options).values, depth.values > 0)
+
+
+def test_flats_drain_on_request():
+    dem = raster(rough((40, 50), 3), (11, 13))
+    level = fill_depressions(dem)
+    drained = fill_depressions(dem, flats="drain")
+    np.testing.assert_array_equal(drained, ls.drain_flats(level))
+    assert (drained > level).any()
+    assert float((drained - level).max()) < 0.01
+    with pytest.raises(ls.InputError, match="unknown flats 'up'"):
+        fill_depressions(dem, flats="up")
+
+
+def test_whitebox_as_users_run_it_is_never_lower_and_higher_where_pits_lie_by_the_edge(data_dir, binary, tmp_path):
+    """FillDepressions does not take the border for an outlet: it holds back the water of pits beside it."""
+    with rasterio.open(data_dir / "dem" / "lidar_nested_basin_1m.tif") as file:
+        dem = file.read(1)
+    theirs = run_unprepared(dem, binary, tmp_path)
+    ours = fill_depressions(raster(dem, 100)).values
+    assert (theirs >= ours).all()
+    higher = theirs > ours
+    assert higher.sum() == 400
+    labels, count = ndimage.label(higher, np.ones((3, 3)))
+    for label in range(1, count + 1):
+        row, col = np.nonzero(labels == label)
+        beside = min(row.min(), col.min(), dem.shape[0] - 1 - row.max(), dem.shape[1] - 1 - col.max())
+        assert beside <= 1
+
+
+def run_unprepared(dem, binary, folder):
+    """Run FillDepressions (flats not fixed) on a raster as it is, again where it dies."""
+    job = whitebox._Job(binary, folder, dem.shape)
+    whitebox._write(job, dem, 0.0)
+    for _ in range(10):
+        whitebox._call(job, 1e6)
+        if job.target.exists():
+            with rasterio.open(job.target) as file:
+                return file.read(1)
+    raise AssertionError("WhiteboxTools died ten times")
 
 
 def test_depth_is_zero_without_a_sink_and_nan_in_voids():

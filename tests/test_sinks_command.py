@@ -22,6 +22,7 @@ from scene_files import write
 from scipy import ndimage
 
 from lakescale.evidence.sink_areas import pixel_areas_m2
+from lakescale.flats import drain_flats
 from lakescale.grid import Grid
 from lakescale.schema import InputError
 from lakescale.store import open_layer, write_layer
@@ -95,6 +96,24 @@ def test_a_geotiff_of_the_depth_and_of_the_filled_dem(tmp_path):
             assert np.isnan(file.nodata)
     assert [one.name for one in done.written] == ["x.tif", "x_filled.tif", "x.parquet"]
     assert sorted(files(tmp_path)) == ["ice_dem.tif", "x.parquet", "x.sinks.json", "x.tif", "x_filled.tif"]
+
+
+@pytest.mark.parametrize("out", ["x.zarr", "x.tif"])
+def test_flats_drain_on_request(tmp_path, out):
+    heights = ice()
+    path = dem_file(tmp_path, heights)
+    done = find_sinks(recipe(path, tmp_path / out, drained=True, voids="outlet"))
+    expected = drain_flats(raster(priority_flood(heights, "outlet"), -1), nodata="outlet").values
+    assert (expected > priority_flood(heights, "outlet")).any()
+    if out.endswith(".tif"):
+        assert tmp_path / "x_drained.tif" in done.written
+        with rasterio.open(tmp_path / "x_drained.tif") as file:
+            np.testing.assert_array_equal(file.read(1), expected)
+    else:
+        np.testing.assert_array_equal(open_layer(tmp_path / out, "drained").values, expected)
+        assert done.chunks_written == 3 * 15
+    again = find_sinks(recipe(path, tmp_path / out, drained=True, voids="outlet"))
+    assert again.chunks_written == 0
 
 
 def test_regions_alone_and_those_that_are_deep_and_large(tmp_path):

@@ -13,23 +13,12 @@ No other module builds a dask graph. The serial twins (`map_tiles_serial`, ...) 
 plan in a plain loop, without dask.
 """
 
+from lakescale.chunks.blocks import Blocks, PackedBits, map_blocks, read_again, split_blocks, zip_blocks
 from lakescale.chunks.plan import Chunks, Place, Tile, WindowPlan, plan_blocks, plan_tiles, split_key
 from lakescale.chunks.pull import pull, pull_serial
-from lakescale.chunks.seams import (
-    Blocks,
-    PackedBits,
-    Stitch,
-    gather,
-    gather_serial,
-    map_blocks,
-    read_again,
-    split_blocks,
-    stitch,
-    stitch_serial,
-    to_frame,
-    zip_blocks,
-)
+from lakescale.chunks.seams import Stitch, gather, gather_serial, stitch, stitch_serial, to_frame
 from lakescale.chunks.sink import sink, sink_serial
+from lakescale.chunks.solving import Tree
 from lakescale.chunks.tiles import map_beside, map_tiles, map_tiles_serial, with_least_chunks
 from lakescale.chunks.tree import Merge, merge_tree, merge_tree_serial
 from lakescale.chunks.windows import overlap_add, overlap_add_serial
@@ -42,6 +31,7 @@ __all__ = [
     "Place",
     "Stitch",
     "Tile",
+    "Tree",
     "WindowPlan",
     "gather",
     "gather_serial",

@@ -2,95 +2,30 @@
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
-import numpy as np
-from dask._task_spec import DataNode, List, Task, TaskRef, convert_legacy_graph
-from dask.base import clone_key, tokenize
+from dask._task_spec import Task, TaskRef
+from dask.base import tokenize
 from dask.dataframe import from_graph
 from dask.highlevelgraph import HighLevelGraph
 from dask.optimization import cull
 
+from lakescale.chunks.blocks import Blocks, add_layer, read_again
 from lakescale.chunks.plan import plan_blocks
+from lakescale.chunks.solving import pick_answer, solve, solve_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import DTypeLike, NDArray
-
     from lakescale.chunks.plan import Chunks, Place
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """A grid of tasks, one a chunk, whose results need not be arrays."""
-
-    graph: HighLevelGraph
-    name: str
-    """Key of block ``(i, j)`` is ``(name, i, j)``."""
-    chunks: Chunks
-
-    @classmethod
-    def of(cls, array: da.Array) -> Blocks:
-        """Take the blocks of a ``(y, x)`` dask array."""
-        return cls(array.dask, array.name, array.chunks)
-
-    @property
-    def indices(self) -> list[tuple[int, int]]:
-        """Block indices in raster order."""
-        return list(product(range(len(self.chunks[0])), range(len(self.chunks[1]))))
-
-    def refs(self) -> list[list[TaskRef]]:
-        """Refer to every block, as rows of references."""
-        rows, cols = (range(len(axis)) for axis in self.chunks)
-        return [[TaskRef((self.name, i, j)) for j in cols] for i in rows]
-
-    def to_array(self, dtype: DTypeLike) -> da.Array:
-        """Wrap blocks that are ``(y, x)`` numpy arrays of their chunk's shape."""
-        return da.Array(self.graph, self.name, self.chunks, dtype=dtype, meta=np.empty((0, 0), dtype))
-
-    def extend(self, name: str, tasks: dict[Any, Task]) -> HighLevelGraph:
-        """Add a layer that depends on this one."""
-        return HighLevelGraph({**self.graph.layers, name: tasks}, {**self.graph.dependencies, name: {self.name}})
-
-
-class PackedBits(NamedTuple):
-    """A block of bool, or of uint8 flags, at an eighth of a byte a pixel and flag before compression."""
-
-    planes: dict[int, bytes]
-    """Compressed bits of each flag that is set anywhere in the block."""
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-
-    @classmethod
-    def of(cls, block: NDArray[Any]) -> PackedBits:
-        """Pack a block of bool or uint8."""
-        flags = block.view(np.uint8)
-        used = int(np.bitwise_or.reduce(flags, axis=None))
-        planes = {bit: np.packbits(flags & bit) for bit in _BITS if used & bit}
-        # a mask of lakes shrinks a hundredfold, in less time than it takes to look at its pixels once
-        return cls({bit: zlib.compress(plane.tobytes(), 1) for bit, plane in planes.items()}, flags.shape, block.dtype)
-
-    def unpack(self) -> NDArray[Any]:
-        """Give the block back."""
-        size = self.shape[0] * self.shape[1]
-        flags = np.zeros(size, np.uint8)
-        for bit, plane in self.planes.items():
-            flags |= np.unpackbits(np.frombuffer(zlib.decompress(plane), np.uint8), count=size) * np.uint8(bit)
-        return flags.reshape(self.shape).view(self.dtype)
-
-
-_BITS = tuple(1 << k for k in range(8))
+    from lakescale.chunks.solving import Tree
 
 
 class Stitch(NamedTuple):
     """What to do with blocks whose answer depends on other blocks.
 
-    ``solve`` is the one task that sees the whole mosaic: its memory is the sum of the summaries.
+    Without a tree ``solve`` is the one task that sees the whole mosaic: its memory is the sum of the summaries.
     """
 
     name: str
@@ -104,6 +39,8 @@ class Stitch(NamedTuple):
     keep: Callable[[Any], Any] | None = None
     """``keep(block) -> kept``: what crosses the barrier in memory while the seams are solved. None: of an array nothing
     does, it is read again; blocks that are no array wait as they are."""
+    tree: Tree | None = None
+    """For `stitch`: how to solve squares where there are many blocks; the answers must be those of ``solve``."""
 
 
 def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
@@ -116,72 +53,22 @@ def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
     array = source if isinstance(source, da.Array) else None
     blocks = source if array is None else Blocks.of(array)
     token = tokenize(blocks.name, how)
-    kept = blocks if how.keep is None else _layer(blocks, f"{how.name}-keep-{token}", how.keep)
-    summary = _layer(kept, f"{how.name}-summary-{token}", how.summarize)
-    solved, solve_key = _solve(summary, how, token)
-    again = (
-        kept
-        if how.keep is not None or array is None
-        else Blocks.of(read_again(array, token, after=(solved, solve_key)))
-    )
-    pick, name = f"{how.name}-pick-{token}", f"{how.name}-{token}"
-    tasks = {}
-    for i, j in blocks.indices:
-        tasks[pick, i, j] = Task((pick, i, j), _item, TaskRef(solve_key), i, j)
-        tasks[name, i, j] = Task((name, i, j), how.apply, TaskRef((again.name, i, j)), TaskRef((pick, i, j)))
+    kept = blocks if how.keep is None else add_layer(blocks, f"{how.name}-keep-{token}", how.keep)
+    summary = add_layer(kept, f"{how.name}-summary-{token}", how.summarize)
+    solved = solve(summary, how.name, how.solve, how.tree)
+    again = kept
+    if array is not None and how.keep is None:
+        again = Blocks.of(read_again(array, token, after=(solved.graph, solved.key)))
+    name = f"{how.name}-{token}"
+    tasks = {
+        (name, i, j): Task((name, i, j), how.apply, TaskRef((again.name, i, j)), TaskRef((solved.answers, i, j)))
+        for i, j in blocks.indices
+    }
     graph = HighLevelGraph(
-        {**solved.layers, **again.graph.layers, name: tasks},
-        {**solved.dependencies, **again.graph.dependencies, name: {solve_key, again.name}},
+        {**solved.graph.layers, **again.graph.layers, name: tasks},
+        {**solved.graph.dependencies, **again.graph.dependencies, name: {solved.answers, again.name}},
     )
     return Blocks(graph, name, blocks.chunks)
-
-
-def read_again(array: da.Array, *told_apart_by: Any, after: tuple[HighLevelGraph, Any] | None = None) -> da.Array:
-    """Give an array tasks of its own, so that what it shares with others need not wait in memory for them.
-
-    (`dask.graph_manipulation.clone` leaves the references inside tasks as they were: they would still be shared.)
-
-    Parameters
-    ----------
-    array
-        What is read.
-    told_apart_by
-        Whatever tells this reading from others.
-    after
-        A graph, and the key of a task in it that must be done before the reading begins. Without it, workers that wait
-        for a barrier read on for as long as it takes.
-    """
-    token = tokenize(array.name, told_apart_by)
-    tasks = convert_legacy_graph(array.__dask_graph__().to_dict())
-    renamed = {key: clone_key(key, token) for key in tasks}
-    again = {renamed[key]: task.substitute(renamed, key=renamed[key]) for key, task in tasks.items()}
-    name = clone_key(array.name, token)
-    layers: dict[str, Any] = {name: again}
-    needs = {name: set[str]()}
-    if after is not None:
-        graph, key = after
-        gate = f"{name}-after"
-        first = [k for k, task in again.items() if not isinstance(task, DataNode) and _needs_data_only(task, again)]
-        again |= {k: Task(k, _after, TaskRef(gate), again[k]) for k in first}
-        layers |= {**graph.layers, gate: {gate: Task(gate, _nothing, TaskRef(key))}}
-        needs |= {**graph.dependencies, name: {gate}, gate: {_layer_of(key)}}
-    return da.Array(HighLevelGraph(layers, needs), name, array.chunks, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  (has no other name)
-
-
-def _needs_data_only(task: Any, tasks: dict[Any, Any]) -> bool:
-    return all(isinstance(tasks[key], DataNode) for key in task.dependencies)
-
-
-def _nothing(_result: Any) -> None:
-    """Tell that something is done, without handing it on."""
-
-
-def _after(_gate: None, result: Any) -> Any:
-    return result
-
-
-def _layer_of(key: Any) -> str:
-    return str(key[0] if isinstance(key, tuple) else key)
 
 
 def gather(source: Blocks, how: Stitch, count: int) -> tuple[HighLevelGraph, list[Any]]:
@@ -193,33 +80,15 @@ def gather(source: Blocks, how: Stitch, count: int) -> tuple[HighLevelGraph, lis
         The graph, and the keys of the results in the order in which ``solve`` returned them.
     """
     token = tokenize(source.name, how, count)
-    summary = _layer(source, f"{how.name}-summary-{token}", how.summarize)
-    solved, solve_key = _solve(summary, how, token)
+    summary = add_layer(source, f"{how.name}-summary-{token}", how.summarize)
+    solved, solve_key = solve_at_once(summary, how.name, how.solve)
     pick, name = f"{how.name}-pick-{token}", f"{how.name}-{token}"
     tasks = {}
     for k in range(count):
-        tasks[pick, k] = Task((pick, k), _item, TaskRef(solve_key), k)
+        tasks[pick, k] = Task((pick, k), pick_answer, TaskRef(solve_key), k)
         tasks[name, k] = Task((name, k), how.apply, TaskRef((pick, k)))
     graph = HighLevelGraph({**solved.layers, name: tasks}, {**solved.dependencies, name: {solve_key}})
     return graph, [(name, k) for k in range(count)]
-
-
-def map_blocks(source: Blocks, name: str, function: Callable[[Any], Any]) -> Blocks:
-    """Map a function of one block over blocks, whatever they are."""
-    return _layer(source, f"{name}-{tokenize(source.name, function)}", function)
-
-
-def zip_blocks(name: str, function: Callable[..., Any], *arrays: da.Array) -> Blocks:
-    """Map ``function(*blocks, place)`` over arrays of the same chunks; the results need not be arrays."""
-    chunks = arrays[0].chunks
-    if any(array.chunks != chunks for array in arrays):
-        raise ValueError(f"arrays of different chunks, {[array.chunks for array in arrays]}")
-    name = f"{name}-{tokenize(function, [array.name for array in arrays])}"
-    tasks = {}
-    for i, row in enumerate(plan_blocks(chunks)):
-        for j, place in enumerate(row):
-            tasks[name, i, j] = Task((name, i, j), function, *(TaskRef((a.name, i, j)) for a in arrays), place)
-    return Blocks(HighLevelGraph.from_collections(name, tasks, dependencies=arrays), name, chunks)
 
 
 def stitch_serial(blocks: list[list[Any]], how: Stitch, chunks: Chunks) -> list[list[Any]]:
@@ -237,28 +106,6 @@ def gather_serial(blocks: list[list[Any]], how: Stitch, chunks: Chunks) -> list[
     """Run what `gather` runs, in a plain loop."""
     summaries = [[how.summarize(block) for block in row] for row in blocks]
     return [how.apply(answer) for answer in how.solve(summaries, plan_blocks(chunks))]
-
-
-def split_blocks(array: NDArray[Any], chunks: Chunks) -> list[list[NDArray[Any]]]:
-    """Cut a ``(y, x)`` array into rows of blocks, for the serial twins."""
-    return [[array[p.row : p.row + p.height, p.col : p.col + p.width] for p in row] for row in plan_blocks(chunks)]
-
-
-def _layer(source: Blocks, name: str, function: Callable[[Any], Any]) -> Blocks:
-    tasks = {(name, i, j): Task((name, i, j), function, TaskRef((source.name, i, j))) for i, j in source.indices}
-    return Blocks(source.extend(name, tasks), name, source.chunks)
-
-
-def _solve(summary: Blocks, how: Stitch, token: str) -> tuple[HighLevelGraph, str]:
-    key = f"{how.name}-solve-{token}"
-    rows = List(*(List(*row) for row in summary.refs()))
-    return summary.extend(key, {key: Task(key, how.solve, rows, plan_blocks(summary.chunks))}), key
-
-
-def _item(answers: Any, *index: int) -> Any:
-    for i in index:
-        answers = answers[i]
-    return answers
 
 
 def to_frame(graph: HighLevelGraph, keys: list[Any], meta: Any, name: str) -> Any:

@@ -11,8 +11,8 @@ from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
+from lakescale.chunks.blocks import Blocks
 from lakescale.chunks.plan import plan_tiles, rechunk_yx
-from lakescale.chunks.seams import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
 
+from lakescale.chunks.blocks import Blocks
 from lakescale.chunks.plan import Place, plan_blocks
-from lakescale.chunks.seams import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -39,17 +39,37 @@ PART = np.dtype(
 )
 
 
+class Runs(NamedTuple):
+    """Cells of sinks as runs along rows: a third of the bytes, since they may have to wait."""
+
+    first: NDArray[np.int32]
+    """Index in the block of the first cell of each run."""
+    length: NDArray[np.int32]
+    part: NDArray[np.int32]
+    """Which sink it belongs to."""
+
+    @property
+    def cells(self) -> NDArray[np.int32]:
+        """Index in the block of each cell, in raster order."""
+        before = np.cumsum(self.length, dtype=np.int32) - self.length
+        return np.repeat(self.first - before, self.length) + np.arange(int(self.length.sum()), dtype=np.int32)
+
+    @property
+    def parts(self) -> NDArray[np.int32]:
+        """Sink of each cell."""
+        return np.repeat(self.part, self.length)
+
+
 class Kept(NamedTuple):
     """The sinks of a block that may be rows, and what touches its border, with rows and columns of the block."""
 
     shape: tuple[int, int]
-    cell: NDArray[np.int32]
-    """Index in the block of each sink cell."""
+    runs: Runs
+    """The cells of sinks."""
     elevation: NDArray[np.float32]
-    part: NDArray[np.int32]
-    """Part of each cell; parts are in raster order of their first cells."""
+    """Of each cell."""
     parts: NDArray[Any]
-    """Of dtype `PART`."""
+    """Of dtype `PART`, in raster order of their first cells."""
     ring: Ring
     """Of sinks."""
     void_ring: Ring
@@ -139,15 +159,14 @@ def find_sinks(
     chosen = rules.are_large(parts["depth"], parts["area"])
     chosen[ring.parts] = True
     number = np.cumsum(chosen, dtype=np.int32) - 1
-    stays = chosen[part]
-    cell = np.flatnonzero(is_sink).astype(np.int32)[stays]
+    runs = _runs_of(found, chosen, number)
+    cell = runs.cells
     code = find_pours(filled, elevation, void_is_outlet=void_is_outlet).ravel()[cell]
     void_ring, void_cells, beside = _voids_beside(np.isnan(elevation), found)
     beside = beside[:, chosen[beside[0]]]
     beside[0] = number[beside[0]]
     ring = ring._replace(parts=number[ring.parts])
-    cells = cell, elevation.ravel()[cell], number[part[stays]], parts[chosen]
-    kept = Kept(dem.shape, *cells, ring, void_ring, void_cells, beside)
+    kept = Kept(dem.shape, runs, elevation.ravel()[cell], parts[chosen], ring, void_ring, void_cells, beside)
     return Found(kept, code, Edges.of(elevation, filled))
 
 
@@ -159,10 +178,18 @@ def share_edges(found: Found) -> Edges:
 def collect(found: Found, beside: dict[tuple[int, int], Edges], *, void_is_outlet: bool) -> Kept:
     """Set the pour points, now that the neighbours have told of theirs."""
     kept = found.kept
-    code = pours_at_edges(kept.cell, found.code, found.edges, beside, void_is_outlet=void_is_outlet)
-    parts = kept.parts.copy()
-    _set_pours(parts, kept.part, kept.cell, code, kept.shape[1])
+    cell, parts = kept.runs.cells, kept.parts.copy()
+    code = pours_at_edges(cell, found.code, found.edges, beside, void_is_outlet=void_is_outlet)
+    _set_pours(parts, kept.runs.parts, cell, code, kept.shape[1])
     return kept._replace(parts=parts)
+
+
+def _runs_of(found: Parts, chosen: NDArray[np.bool_], number: NDArray[np.int32]) -> Runs:
+    """List the runs of the chosen parts, numbered anew."""
+    stays = chosen[found.part]
+    row = np.repeat(np.arange(found.shape[0], dtype=np.int32), np.diff(found.row_start))[stays]
+    start, stop = found.start[stays], found.stop[stays]
+    return Runs(row * np.int32(found.shape[1]) + start, stop - start, number[found.part[stays]])
 
 
 def _measure_parts(
@@ -246,9 +273,9 @@ def name_sinks(kept: Kept, answer: Answer) -> Split:
     table["voids"][ring] = answer.voids
     table["pieces"] = table["of_pieces"] = 1
     table["of_pieces"][ring] = answer.of_pieces
-    row_col = np.divmod(kept.cell, np.int32(kept.shape[1]))
+    row_col = np.divmod(kept.runs.cells, np.int32(kept.shape[1]))
     cells = SinkCells(
-        row_col[0] + np.int32(place.row), row_col[1] + np.int32(place.col), kept.elevation, kept.part, table
+        row_col[0] + np.int32(place.row), row_col[1] + np.int32(place.col), kept.elevation, kept.runs.parts, table
     )
     split = Split.of(cells.where(table["id"] > 0))
     return split._replace(crossing=SinkCells.join([split.crossing]))

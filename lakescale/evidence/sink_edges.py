@@ -31,11 +31,9 @@ class Edges(NamedTuple):
         """Copy them from a block ``(y, x)``."""
         height, width = elevation.shape
         low, right = max(height - EDGE, 0), max(width - EDGE, 0)
-        cuts = (slice(EDGE), slice(None)), (slice(low, None), slice(None)), (slice(None), slice(EDGE))
-        cuts += ((slice(None), slice(right, None)),)
-        corners = (0, 0), (low, 0), (0, 0), (0, right)
-        pairs = zip(corners, cuts, strict=True)
-        return cls(elevation.shape, tuple((*at, elevation[cut].copy(), filled[cut].copy()) for at, cut in pairs))
+        boxes = (0, 0, EDGE, width), (low, 0, height, width), (0, 0, height, EDGE), (0, right, height, width)
+        pieces = ((i, j, *(a[i:k, j:m].copy() for a in (elevation, filled))) for i, j, k, m in boxes)
+        return cls(elevation.shape, tuple(pieces))  # type: ignore[arg-type]
 
 
 def pours_at_edges(

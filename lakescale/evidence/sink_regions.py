@@ -63,12 +63,13 @@ def sink_regions(
     and its water counts to the sink round it; one that so has no sibling left is none either, since it is its parent
     at a lower level. With 0 and 0 every minimum counts; a flat is one minimum.
 
-    Lazy, and the same rows for any chunks. Of the sinks that are large enough, and of all at the edges of chunks, 12
-    bytes a cell and 49 a sink wait in memory while seams are solved; the solving task holds 16 bytes a border pixel and
-    24 a row of each chunk, and 80 for each sink at its edges. A sink that lies in one chunk is measured there; the
-    cells of one that crosses seams (16 bytes each) go to a task that measures all sinks that cross the seams within a
-    square of 4 x 4 chunks, or of 4 x 4 such squares and so on, and reach no further: its memory follows the largest
-    such sinks. With ``levels`` above 1 the rows wait in memory until they are numbered.
+    Lazy, and the same rows for any chunks. Of the sinks that are large enough, and of all at the edges of chunks, 4
+    bytes a cell, 12 a run of cells along a row and 49 a sink wait in memory while seams are solved (on the disk, where
+    workers have a limit); the solving task holds 16 bytes a border pixel and 24 a row of each chunk, and 80 for each
+    sink at its edges. A sink that lies in one chunk is measured there; the cells of one that crosses seams (16 bytes
+    each) go to a task that measures all sinks that cross the seams within a square of 4 x 4 chunks, or of 4 x 4 such
+    squares and so on, and reach no further: its memory follows the largest such sinks. With ``levels`` above 1 the rows
+    wait in memory until they are numbered.
 
     Parameters
     ----------
@@ -85,8 +86,8 @@ def sink_regions(
     Returns
     -------
     dask_geopandas.GeoDataFrame
-        One row a sink. One partition a chunk and one a square of chunks; ``spatial_partitions`` is set. In the DEM's
-        CRS, with the columns
+        One row a sink. One partition a chunk (of 4 pixels at least) and one a square of chunks;
+        ``spatial_partitions`` is set. In the DEM's CRS, with the columns
 
         - ``sink_id``: int64. The outermost sinks that are large enough have 1, 2, ... in raster order of their first
           cells; inner ones count on from there, by the id of their outermost sink, then by level, then by first cell.

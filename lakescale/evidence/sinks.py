@@ -10,8 +10,10 @@ import dask.array as da
 import numpy as np
 
 from lakescale.chunks import PackedBits, Stitch, map_tiles, read_again, stitch, zip_blocks
-from lakescale.depressions import Outside, as_elevation, declared_nodata, fill_tiled
+from lakescale.depression_seams import warn_outside
+from lakescale.depressions import as_elevation, declared_nodata, fill_tiled, look_outside
 from lakescale.evidence.sink_areas import AREA_UNIT_M2, add_areas
+from lakescale.flats import drain_flats
 from lakescale.grid import Grid
 from lakescale.kernels.components import find_parts, paint
 from lakescale.regions import Ring, join_rings, like, ring_of
@@ -29,10 +31,13 @@ _LOG = logging.getLogger(__name__)
 
 ENGINES = ("tiled", "whitebox")
 VOIDS = ("wall", "outlet")
+FLATS = ("level", "drain")
 _EXACT_IN_FLOAT32 = 2**24
 
 
-def fill_depressions(dem: xr.DataArray, *, engine: str = "tiled", nodata: str = "wall") -> xr.DataArray:
+def fill_depressions(
+    dem: xr.DataArray, *, engine: str = "tiled", nodata: str = "wall", flats: str = "level"
+) -> xr.DataArray:
     """Raise every cell to the lowest level at which water would leave it.
 
     Cells are 8-connected, and water leaves at the mosaic's edge and at outlets. Voids joined to the edge (8-connected)
@@ -50,6 +55,10 @@ def fill_depressions(dem: xr.DataArray, *, engine: str = "tiled", nodata: str = 
         installed where the graph is built and where it is computed.
     nodata
         What enclosed voids are: ``wall`` (nothing leaves through them) or ``outlet``.
+    flats
+        ``level``: what is filled is flat. ``drain``: so that drainage continues, its cells rise by as many floats as
+        they are steps from the way out (`lakescale.drain_flats`, which see for what an epsilon cannot promise). It
+        fills several times over: where that is costly, write the level one first, and drain what was written.
 
     Returns
     -------
@@ -59,8 +68,8 @@ def fill_depressions(dem: xr.DataArray, *, engine: str = "tiled", nodata: str = 
     Raises
     ------
     InputError
-        When the DEM is not ``(y, x)`` of numbers, holds infinities (when computed), the engine or nodata is unknown,
-        WhiteboxTools is not installed, or the DEM does not fit into memory for it.
+        When the DEM is not ``(y, x)`` of numbers, holds infinities (when computed), an option is unknown, WhiteboxTools
+        is not installed, or the DEM does not fit into memory for it.
     RunError
         When WhiteboxTools dies ten times (when computed).
 
@@ -75,10 +84,11 @@ def fill_depressions(dem: xr.DataArray, *, engine: str = "tiled", nodata: str = 
     >>> fill_depressions(bowl).values[1]
     array([3., 2., 2.], dtype=float32)
     """
-    for name, value, known in (("engine", engine, ENGINES), ("nodata", nodata, VOIDS)):
+    for name, value, known in (("engine", engine, ENGINES), ("nodata", nodata, VOIDS), ("flats", flats, FLATS)):
         if value not in known:
             raise InputError(f"unknown {name} {value!r}", _name(dem), f"{name} is one of {', '.join(known)}")
-    return fill_tiled(dem, nodata=nodata) if engine == "tiled" else _fill_whole(dem, nodata)
+    level = fill_tiled(dem, nodata=nodata) if engine == "tiled" else _fill_whole(dem, nodata)
+    return level if flats == "level" else drain_flats(level, nodata=nodata)
 
 
 def sink_depth(
@@ -180,9 +190,9 @@ def _fill_whole(dem: xr.DataArray, nodata: str) -> xr.DataArray:
 
 
 def _fill_array(whole: NDArray[np.float32], *, nodata: str) -> NDArray[np.float32]:
-    outside = Outside.of(whole)
-    if outside is not None:
-        outside.warn(outside.cells, 1, outside.row, outside.col, "the whole DEM")
+    cells, example = look_outside(whole)
+    if example is not None:
+        warn_outside(cells, 1, example, "the whole DEM")
     return fill_array(whole, nodata=nodata)
 
 

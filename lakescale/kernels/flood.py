@@ -170,10 +170,10 @@ def _drained(
     terminal, void = drainage.terminal[shores.a], shores.b + np.int32(shift)
     elevation = np.maximum(shores.elevation, drainage.level[shores.a])
     asked = is_terminal[terminal]
-    return _thinned(Saddles(number[terminal[asked]], void[asked], elevation[asked]))
+    return lowest_of_pairs(Saddles(number[terminal[asked]], void[asked], elevation[asked]))
 
 
-def _thinned(saddles: Saddles) -> Saddles:
+def lowest_of_pairs(saddles: Saddles) -> Saddles:
     """Keep the lowest saddle of each two nodes."""
     order = np.lexsort(saddles[::-1])
     a, b, elevation = saddles.a[order], saddles.b[order], saddles.elevation[order]
