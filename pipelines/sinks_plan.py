@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 from dask.system import CPU_COUNT
 
-from lakescale.depressions import as_elevation, declared_nodata
+from lakescale.depressions import as_elevation, declared_nodata, fill_stitch
 from lakescale.evidence.sinks import fill_depressions, sink_depth
 from lakescale.flats import drain_flats
 from lakescale.grid import Grid
@@ -139,7 +139,7 @@ def _estimate(dem: xr.DataArray, recipe: SinksRecipe, found: Calibration) -> dic
     cells = max(dem.data.chunks[0]) * max(dem.data.chunks[1])
     peak = EMPTY_WORKER_BYTES + cells * max(FILL_BYTES_A_CELL, DEPTH_BYTES_A_CELL)
     waiting = WAITING_BYTES_A_SINK_CELL * found.sink_share * dem.size / workers
-    solve = dem.data.npartitions * found.summary_bytes * SOLVE_BYTES_A_SUMMARY_BYTE
+    solve = _largest_solve(dem.data.numblocks, found.summary_bytes) * SOLVE_BYTES_A_SUMMARY_BYTE
     depth, regions = recipe.outputs.store_has_depth, found.regions_s > 0
     reads = 2 + 2 * depth + 3 * regions  # to survey, to fill; of the DEM and of what was filled; for the regions
     chunk_s = reads * found.read_s + found.survey_s + found.fill_s + (1 + depth) * found.pack_s + found.regions_s
@@ -149,9 +149,18 @@ def _estimate(dem: xr.DataArray, recipe: SinksRecipe, found: Calibration) -> dic
     return {
         "calibration": f"{found.place}: {steps}; {found.sink_share:.1%} of it in sinks",
         "bytes a worker": f"{peak:.3g}, and {waiting:.3g} for cells of sinks while these are put together",
-        "bytes of the solving task": f"{solve:.3g} ({found.summary_bytes} a chunk sent to it)",
+        "bytes of the largest solving task": f"{solve:.3g} ({found.summary_bytes} sent by each chunk)",
         "estimate": f"{total:.3g} s with {workers} workers, without disk, network and GeoTIFFs",
     }
+
+
+def _largest_solve(blocks: tuple[int, int], sent: int) -> int:
+    """Tell how many bytes are sent to the largest task that solves seams: of all chunks, or of a square in a tree."""
+    (rows, cols), tree, largest = blocks, fill_stitch("wall").tree, 0
+    while tree is not None and rows * cols > tree.most:
+        largest = max(largest, min(rows, tree.side) * min(cols, tree.side) * sent)
+        rows, cols, sent = -(-rows // tree.side), -(-cols // tree.side), sent * tree.side
+    return max(largest, rows * cols * sent)
 
 
 def _count_tasks(dem: xr.DataArray, recipe: SinksRecipe, *, regions_wanted: bool) -> int:

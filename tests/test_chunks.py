@@ -243,17 +243,30 @@ def test_an_array_read_again_shares_no_task_and_no_value_changes(one_thread):
         np.testing.assert_array_equal(*both)
 
 
-def test_an_array_read_again_waits_for_a_task(one_thread):
+def test_each_block_that_is_read_again_waits_for_its_own(one_thread):
     done = []
-    drawn = da.map_blocks(lambda block: done.append("read") or block, da.zeros((6, 6), chunks=2, dtype=np.float32))
+
+    def note(block, what, block_info=None):
+        done.append((what, *block_info[0]["chunk-location"]))
+        return block
+
+    def noted(array, what):
+        return da.map_blocks(note, array, what=what, dtype=array.dtype, meta=array._meta)
+
+    drawn = noted(da.zeros((6, 6), chunks=2, dtype=np.float32), "read")
     for array in (drawn, drawn.rechunk(4), da.from_array(np.zeros((6, 6), np.float32), chunks=2) + 1):
-        first = da.map_blocks(lambda block: done.append("first") or block, da.ones((3, 3), chunks=3))
-        again = read_again(array, "test", after=(first.dask, (first.name, 0, 0)))
-        done.clear()
+        first = noted(da.ones((6, 6), chunks=array.chunks), "first")
+        again = read_again(array, "test", after=Blocks.of(first))
+        assert again.name == read_again(array, "test", after=Blocks.of(first)).name
         np.testing.assert_array_equal(again, array)
-        assert done[0] == "first"
-        assert done.count("first") == 1
-        assert again.name == read_again(array, "test").name
+        done.clear()
+        again.blocks[1, 1].compute()
+        assert done[0][0] == "first"
+    again = read_again(drawn, "test", after=Blocks.of(noted(da.ones((6, 6), chunks=2), "first")))
+    done.clear()
+    again.compute()
+    for i, j in np.ndindex(3, 3):
+        assert done.index(("first", i, j)) < done.index(("read", i, j))
 
 
 def test_nothing_is_read_again_before_the_seams_are_solved():

@@ -27,7 +27,7 @@ from lakescale.grid import Grid
 from lakescale.schema import InputError
 from lakescale.store import open_layer, write_layer
 from pipelines.sinks import find_sinks
-from pipelines.sinks_plan import calibrate, describe_plan
+from pipelines.sinks_plan import _largest_solve, calibrate, describe_plan
 from pipelines.sinks_recipe import read_sinks_recipe
 
 HERE = Path(__file__).parent
@@ -428,6 +428,13 @@ def test_the_dry_run_calibrates_on_a_chunk_that_holds_elevations(tmp_path):
     found = calibrate(open_elevation(asked), asked)
     assert found.place.startswith("chunk (1, 3)")
     assert min(found.read_s, found.survey_s, found.fill_s, found.pack_s, found.regions_s) > 0
+
+
+def test_the_dry_run_tells_what_the_largest_square_of_a_tree_is_sent():
+    assert _largest_solve((20, 25), 100) == 500 * 100
+    assert _largest_solve((64, 64), 100) == 256 * 100
+    assert _largest_solve((320, 320), 100) == 20 * 20 * 1600  # the squares send what chunks of 16 times the side would
+    assert _largest_solve((1, 513), 100) == 33 * 1600
 
 
 def test_the_dry_run_of_whitebox_tells_what_it_holds(tmp_path, monkeypatch):

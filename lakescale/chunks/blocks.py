@@ -16,7 +16,7 @@ from dask.highlevelgraph import HighLevelGraph
 from lakescale.chunks.plan import plan_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -109,7 +109,7 @@ def add_layer(source: Blocks, name: str, function: Callable[[Any], Any]) -> Bloc
     return Blocks(source.extend(name, tasks), name, source.chunks)
 
 
-def read_again(array: da.Array, *told_apart_by: Any, after: tuple[HighLevelGraph, Any] | None = None) -> da.Array:
+def read_again(array: da.Array, *told_apart_by: Any, after: Blocks | None = None) -> da.Array:
     """Give an array tasks of its own, so that what it shares with others need not wait in memory for them.
 
     (`dask.graph_manipulation.clone` leaves the references inside tasks as they were: they would still be shared.)
@@ -121,40 +121,40 @@ def read_again(array: da.Array, *told_apart_by: Any, after: tuple[HighLevelGraph
     told_apart_by
         Whatever tells this reading from others.
     after
-        A graph, and the key of a task in it that must be done before the reading begins. Without it, workers that wait
-        for a barrier read on for as long as it takes.
+        Blocks of the same grid: the reading of one begins when that one is there. Without it workers read on while they
+        wait for a barrier, and hold what they read.
     """
     token = tokenize(array.name, told_apart_by)
     tasks = convert_legacy_graph(array.__dask_graph__().to_dict())
     renamed = {key: clone_key(key, token) for key in tasks}
     again = {renamed[key]: task.substitute(renamed, key=renamed[key]) for key, task in tasks.items()}
     name = clone_key(array.name, token)
-    layers: dict[str, Any] = {name: again}
-    needs = {name: set[str]()}
-    if after is not None:
-        graph, key = after
-        gate = f"{name}-after"
-        first = [k for k, task in again.items() if not isinstance(task, DataNode) and _needs_data_only(task, again)]
-        again |= {k: Task(k, _after, TaskRef(gate), again[k]) for k in first}
-        layers |= {**graph.layers, gate: {gate: Task(gate, _nothing, TaskRef(key))}}
-        needs |= {**graph.dependencies, name: {gate}, gate: {_layer_of(key)}}
-    return da.Array(HighLevelGraph(layers, needs), name, array.chunks, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  (has no other name)
+    if after is None:
+        graph = HighLevelGraph({name: again}, {name: set()})
+    else:
+        again |= dict(_wait(again, name, after))
+        graph = after.extend(name, again)
+    return da.Array(graph, name, array.chunks, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  (has no other name)
 
 
-def _needs_data_only(task: Any, tasks: dict[Any, Any]) -> bool:
-    return all(isinstance(tasks[key], DataNode) for key in task.dependencies)
+def _wait(tasks: dict[Any, Any], name: str, after: Blocks) -> Iterator[tuple[Any, Task]]:
+    """Make the first tasks of each block wait; one that several blocks share waits for the first of these."""
+    seen: set[Any] = set()
+    for index in after.indices:
+        found = [(name, *index)]
+        while found:
+            key = found.pop()
+            if key in seen or isinstance(tasks[key], DataNode):
+                continue
+            seen.add(key)
+            needed = tasks[key].dependencies
+            if all(isinstance(tasks[one], DataNode) for one in needed):
+                yield key, Task(key, _after, TaskRef((after.name, *index)), tasks[key])
+            found += needed
 
 
-def _nothing(_result: Any) -> None:
-    """Tell that something is done, without handing it on."""
-
-
-def _after(_gate: None, result: Any) -> Any:
+def _after(_done: Any, result: Any) -> Any:
     return result
-
-
-def _layer_of(key: Any) -> str:
-    return str(key[0] if isinstance(key, tuple) else key)
 
 
 def split_blocks(array: NDArray[Any], chunks: Chunks) -> list[list[NDArray[Any]]]:

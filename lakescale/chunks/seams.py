@@ -58,7 +58,7 @@ def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
     solved = solve(summary, how.name, how.solve, how.tree)
     again = kept
     if array is not None and how.keep is None:
-        again = Blocks.of(read_again(array, token, after=(solved.graph, solved.key)))
+        again = Blocks.of(read_again(array, token, after=Blocks(solved.graph, solved.answers, blocks.chunks)))
     name = f"{how.name}-{token}"
     tasks = {
         (name, i, j): Task((name, i, j), how.apply, TaskRef((again.name, i, j)), TaskRef((solved.answers, i, j)))

@@ -33,8 +33,6 @@ class Solved(NamedTuple):
     """A graph in which the seams are solved."""
 
     graph: HighLevelGraph
-    key: str
-    """Of the one task that all answers wait for."""
     answers: str
     """The answer to block ``(i, j)`` has the key ``(answers, i, j)``."""
 
@@ -58,7 +56,7 @@ def solve(summary: Blocks, name: str, function: Callable[..., Any], tree: Tree |
     graph, key = solve_at_once(summary, name, function)
     pick = _named(summary, name, "pick")
     picks = {(pick, i, j): Task((pick, i, j), pick_answer, TaskRef(key), i, j) for i, j in summary.indices}
-    return Solved(_extend(graph, pick, picks, {key}), key, pick)
+    return Solved(_extend(graph, pick, picks, {key}), pick)
 
 
 def solve_at_once(summary: Blocks, name: str, function: Callable[..., Any]) -> tuple[HighLevelGraph, str]:
@@ -88,7 +86,7 @@ def _solve_squares(summary: Blocks, name: str, function: Callable[..., Any], tre
         expanding[expand, *at] = Task((expand, *at), tree.expand, *told, TaskRef((above.answers, *at)))
         for (i, j), within in blocks:
             expanding[pick, i, j] = Task((pick, i, j), pick_answer, TaskRef((expand, *at)), *within)
-    return Solved(_extend(above.graph, pick, expanding, {above.answers, summary.name}), above.key, pick)
+    return Solved(_extend(above.graph, pick, expanding, {above.answers, summary.name}), pick)
 
 
 def _sums(axis: tuple[int, ...], side: int) -> tuple[int, ...]:

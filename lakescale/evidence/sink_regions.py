@@ -12,6 +12,7 @@ import numpy as np
 import shapely
 
 from lakescale.chunks import (
+    Blocks,
     Merge,
     Stitch,
     map_beside,
@@ -30,7 +31,7 @@ from lakescale.evidence.sink_cells import Rules, SinkCells, Split, crossing, joi
 from lakescale.evidence.sink_edges import EDGE
 from lakescale.evidence.sink_seams import solve_seams
 from lakescale.evidence.sink_tables import count_nested, make_rows, number_rows
-from lakescale.evidence.sinks import as_filled, fill_depressions, first_of
+from lakescale.evidence.sinks import as_filled, fill_depressions
 from lakescale.grid import Grid
 from lakescale.polygons import to_map
 from lakescale.schema import InputError
@@ -38,8 +39,6 @@ from lakescale.schema import InputError
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
-
-    from lakescale.chunks import Blocks
 
 _ALL_LEVELS = np.iinfo(np.int32).max
 
@@ -171,7 +170,7 @@ def _collect(dem: xr.DataArray, filled: da.Array, rules: Rules, nodata: str) -> 
     """Find the sinks of all chunks, and their pour points."""
     array = dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1)
     # with keys of its own the DEM is read again here; else its chunks would wait in memory while the seams are solved
-    again = read_again(array, "sink-cells", after=first_of(filled))
+    again = read_again(array, "sink-cells", after=Blocks.of(filled))
     is_outlet = nodata == "outlet"
     find = partial(find_sinks, rules=rules, void_is_outlet=is_outlet, missing=declared_nodata(dem))
     found = zip_blocks("sink-cells", find, *(with_least_chunks(one, EDGE) for one in (filled, again)))

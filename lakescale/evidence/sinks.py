@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dask.array as da
 import numpy as np
 
-from lakescale.chunks import PackedBits, Stitch, map_tiles, read_again, stitch, zip_blocks
+from lakescale.chunks import Blocks, PackedBits, Stitch, map_tiles, read_again, stitch, zip_blocks
 from lakescale.depression_seams import warn_outside
 from lakescale.depressions import as_elevation, declared_nodata, fill_tiled, look_outside
 from lakescale.evidence.sink_areas import AREA_UNIT_M2, add_areas
@@ -22,7 +22,6 @@ from lakescale.whitebox import fill_array, find_binary, require_memory
 
 if TYPE_CHECKING:
     import xarray as xr
-    from dask.highlevelgraph import HighLevelGraph
     from numpy.typing import NDArray
 
     from lakescale.chunks import Place
@@ -138,7 +137,7 @@ def sink_depth(
     if filled is None:
         level = fill_depressions(dem, engine=engine, nodata=nodata)
         # with keys of its own the DEM is read again; else its chunks would wait in memory while the seams are solved
-        array = read_again(array, "sink-depth", after=first_of(level.data))
+        array = read_again(array, "sink-depth", after=Blocks.of(level.data))
     else:
         level = as_filled(filled, dem)
     depth = map_tiles(_subtract, level.data, array, depth=0, name="sink-depth", dtype=np.float32)
@@ -202,11 +201,6 @@ def as_filled(filled: xr.DataArray, dem: xr.DataArray) -> xr.DataArray:
         what = f"filled= is {filled.dims} {filled.shape} and the DEM {dem.dims} {dem.shape}"
         raise InputError(what, _name(dem), "give the answer of fill_depressions for this DEM")
     return filled.chunk(dict(zip(dem.dims, _array(dem).chunks, strict=True)))
-
-
-def first_of(array: da.Array) -> tuple[HighLevelGraph, tuple[Any, ...]]:
-    """Name the first block of an array: no other reading of the DEM needs to begin before that is there."""
-    return array.dask, (array.name, 0, 0)
 
 
 def _metric_grid(dem: xr.DataArray) -> Grid:
