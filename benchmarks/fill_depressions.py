@@ -80,8 +80,10 @@ class FillDepressions:
 
     def _fill(self) -> NDArray[np.float32]:
         dem = xr.DataArray(da.from_array(self.dem, chunks=scenes.CHUNK // 2, name=False), dims=("y", "x"))
+        out = np.empty_like(self.dem)
         with dask.config.set(scheduler="threads", num_workers=2):
-            return fill_tiled(dem).data.compute()
+            da.store(fill_tiled(dem).data, out, lock=False)
+        return out
 
 
 class FillBlock:
