@@ -283,6 +283,39 @@ _SINKS = (
 )  # fmt: skip
 
 
+model_app = typer.Typer(help="Look into a model's checkpoint, or convert someone else's.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+
+
+@model_app.command("info")
+def model_info(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of lakescale, .safetensors.")], debug: Debug = False
+) -> None:
+    """Say what a checkpoint is: network, bands, values, window, threshold, training, hash."""
+    from lakescale.models import describe_checkpoint
+
+    _ = debug
+    told = describe_checkpoint(checkpoint)
+    about = told.spec.to_dict() | {"output_stride": told.output_stride, "weights": told.n_weights}
+    for name, value in (about | {"bytes": told.n_bytes, "hash": told.hash}).items():
+        typer.echo(f"{name}: {value}")
+
+
+@model_app.command("convert")
+def model_convert(
+    source: Annotated[Path, typer.Argument(help="SAM weights of Meta or Hugging Face: .pth, .bin or .safetensors.")],
+    target: Annotated[Path, typer.Argument(help="The checkpoint to write, .safetensors.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint of that name.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a checkpoint of lakescale from weights that others trained; no code in them is run."""
+    from lakescale.models import convert_checkpoint
+
+    _ = debug
+    told = convert_checkpoint(source, target, overwrite=overwrite)
+    typer.echo(f"written: {target}, hash {told}")
+
+
 @app.command("score")
 def score_command(
     lakes: Annotated[Path, typer.Argument(help="Vector file, or the folder of a run.")],
