@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from pathlib import Path
@@ -57,6 +58,8 @@ def _unpickle(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         refused = _named(str(error))
         wrong = "torch finds no tensors in it"
+        if refused.endswith(".") or (refused and _ends_with(path, refused.rpartition(".")[2])):
+            refused = ""  # the file is cut off before that name, or in the middle of it
     except Exception as error:  # noqa: BLE001 - of a damaged file the unpickler can make anything
         wrong = str(error) or type(error).__name__
     if refused:
@@ -76,6 +79,12 @@ def _named(message: str) -> str:
     """Read off torch's refusal what a pickle calls; empty where it refused for another reason."""
     found = re.search(r"(?:GLOBAL|global|function|class) ['`]?([\w.]+\.[\w.]+)", message)
     return found.group(1) if found and "nsupported" in message else ""
+
+
+def _ends_with(path: Path, name: str) -> bool:
+    with path.open("rb") as file:
+        file.seek(-min(len(name) + 1, path.stat().st_size), os.SEEK_END)
+        return name.encode() in file.read()  # the unpickler drops the last sign, which it takes for the line's end
 
 
 def _numbers() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
