@@ -67,7 +67,7 @@ def fill_tiled(dem: xr.DataArray, *, nodata: str = "wall") -> xr.DataArray:
            [9., 4., 4., 4.],
            [9., 9., 9., 9.]], dtype=float32)
     """
-    blocks = stitch(_checked(dem), fill_stitch(nodata, declared_nodata(dem)))
+    blocks = stitch(as_dem_array(dem, "DEM"), fill_stitch(nodata, declared_nodata(dem)))
     return like(dem, blocks.to_array(np.float32))
 
 
@@ -108,8 +108,17 @@ def fill_stitch(nodata: str, missing: tuple[float, ...] = ()) -> Stitch:
     )
 
 
-def _checked(dem: xr.DataArray) -> da.Array:
-    name = str(dem.name or "DEM")
+def as_dem_array(dem: xr.DataArray, name: str) -> da.Array:
+    """Take the array of a DEM, or refuse it: not ``(y, x)``, not of numbers, empty, or in chunks of 2**31 cells.
+
+    Parameters
+    ----------
+    dem
+        ``(y, x)``, integer or float.
+    name
+        What errors call one without a name.
+    """
+    name = str(dem.name or name)
     if dem.dims != (Y, X):
         raise InputError(f"a DEM needs the dims ('y', 'x'), got {dem.dims}", name, "select one band and one time")
     if dem.dtype.kind not in "iuf":

@@ -7,11 +7,10 @@ from heapq import heapify, heappop, heappush
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array as da
 import numpy as np
 
 from lakescale.chunks import Blocks, PackedBits, Stitch, map_blocks, map_tiles, read_again, stitch
-from lakescale.depressions import as_elevation, declared_nodata
+from lakescale.depressions import as_dem_array, as_elevation, declared_nodata
 from lakescale.kernels.components import find_parts, paint
 from lakescale.kernels.flats import (
     FAR,
@@ -27,9 +26,10 @@ from lakescale.kernels.flats import (
 from lakescale.kernels.flood import Ring
 from lakescale.regions import Ring as PartRing
 from lakescale.regions import join_rings, like, ring_of
-from lakescale.schema import InputError, X, Y
+from lakescale.schema import InputError
 
 if TYPE_CHECKING:
+    import dask.array as da
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -87,7 +87,7 @@ def flat_steps(filled: xr.DataArray, *, nodata: str = "wall") -> xr.DataArray:
     """
     if nodata not in _NODATA:
         raise InputError(f"nodata must be one of {', '.join(_NODATA)}, got {nodata!r}", "flat_steps")
-    array, missing = _checked(filled), declared_nodata(filled)
+    array, missing = as_dem_array(filled, "filled DEM"), declared_nodata(filled)
     flags = _flag_flats(array, missing, void_is_outlet=nodata == "outlet")
     steps = stitch(flags, steps_stitch()).to_array(np.uint32)
     return like(filled, steps).rename("flat_steps")
@@ -127,23 +127,12 @@ def drain_flats(filled: xr.DataArray, *, nodata: str = "wall") -> xr.DataArray:
     (np.True_, array([3., 2., 1., 0.], dtype=float32))
     """
     steps = flat_steps(filled, nodata=nodata)
-    array = read_again(_checked(filled), steps.data.name)
+    array = read_again(as_dem_array(filled, "filled DEM"), steps.data.name)
     raised = map_tiles(
         _raise, array, steps.data, depth=0, name="drain-flats", dtype=np.float32,
         options={"missing": declared_nodata(filled)},
     )  # fmt: skip
     return like(filled, raised)
-
-
-def _checked(filled: xr.DataArray) -> da.Array:
-    name = str(filled.name or "filled DEM")
-    if filled.dims != (Y, X):
-        raise InputError(f"a DEM needs the dims ('y', 'x'), got {filled.dims}", name, "select one band and one time")
-    if filled.dtype.kind not in "iuf":
-        raise InputError(f"a DEM must be integer or float, got {filled.dtype}", name, "convert it: astype('float32')")
-    if not filled.size:
-        raise InputError(f"a DEM without cells, shape {filled.shape}", name, "check the selection before")
-    return filled.data if isinstance(filled.data, da.Array) else da.from_array(filled.data, chunks=-1)
 
 
 def _raise(block: NDArray[Any], steps: NDArray[np.uint32], *, missing: tuple[float, ...] = ()) -> NDArray[np.float32]:

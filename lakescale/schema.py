@@ -15,6 +15,9 @@ COLOR, INDEX, SEEN = "color", "index", "seen"
 SINK, ICE, CLOUD, DEM = "sink", "ice", "cloud", "dem"
 """Layers, bool ``(y, x)``: depressions of the terrain, ice, cloud or its shadow; and elevations, float32 m."""
 
+PROBABILITY = "probability"
+"""Layer, float32 ``(y, x)``, 0..1, NaN where not seen: a model's probability of lake."""
+
 LABEL = "label"
 """Column of a polygon frame: the id of the labelled region it outlines, from 1."""
 

@@ -26,7 +26,7 @@ from lakescale.evidence.model_source import (
 )
 from lakescale.kernels.blend import WEIGHTS, add_windows, count_planes, mean_probability, window_weights
 from lakescale.scene import seen_mask
-from lakescale.schema import BAND, InputError, X, Y
+from lakescale.schema import BAND, PROBABILITY, InputError, X, Y
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Corners = list[tuple[int, int]]
-
-PROBABILITY = "probability"
 
 
 def lake_probability(
