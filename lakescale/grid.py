@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,9 +71,7 @@ class Grid:
     @cached_property
     def crs(self) -> CRS:
         """The CRS, as pyproj knows it."""
-        import pyproj  # noqa: PLC0415  (odc-geo's CRS wraps it; a tenth of a second that most calls do not need)
-
-        return pyproj.CRS.from_wkt(str(self.geobox.crs and self.geobox.crs.to_wkt()))
+        return _read_wkt(str(self.geobox.crs and self.geobox.crs.to_wkt()))
 
     @property
     def bounds_xyxy(self) -> tuple[float, float, float, float]:
@@ -109,6 +107,14 @@ class Grid:
         col, row = np.meshgrid(np.arange(cols.start, cols.stop) + 0.5, np.arange(rows.start, rows.stop) + 0.5)
         a, b, c, d, e, f = self.transform[:6]
         return a * col + b * row + c, d * col + e * row + f
+
+
+@lru_cache(maxsize=64)
+def _read_wkt(wkt: str) -> CRS:
+    """Make a CRS once in a process: it costs a millisecond and PROJ's memory, and each task brings its own grid."""
+    import pyproj  # noqa: PLC0415  (odc-geo's CRS wraps it; a tenth of a second that most calls do not need)
+
+    return pyproj.CRS.from_wkt(wkt)
 
 
 def _name(raster: xr.DataArray) -> str:

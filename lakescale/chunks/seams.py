@@ -39,6 +39,8 @@ class Stitch(NamedTuple):
     keep: Callable[[Any], Any] | None = None
     """``keep(block) -> kept``: what crosses the barrier in memory while the seams are solved. None: of an array nothing
     does, it is read again; blocks that are no array wait as they are."""
+    placed: bool = False
+    """For `stitch`: ``apply`` is also told where the block lies, as its third argument, a `Place`."""
     tree: Tree | None = None
     """For `stitch`: how to solve squares where there are many blocks; the answers must be those of ``solve``."""
 
@@ -59,11 +61,12 @@ def stitch(source: Blocks | da.Array, how: Stitch) -> Blocks:
     again = kept
     if array is not None and how.keep is None:
         again = Blocks.of(read_again(array, token, after=Blocks(solved.graph, solved.answers, blocks.chunks)))
-    name = f"{how.name}-{token}"
-    tasks = {
-        (name, i, j): Task((name, i, j), how.apply, TaskRef((again.name, i, j)), TaskRef((solved.answers, i, j)))
-        for i, j in blocks.indices
-    }
+    name, places = f"{how.name}-{token}", plan_blocks(blocks.chunks)
+    tasks = {}
+    for i, j in blocks.indices:
+        where = (places[i][j],) if how.placed else ()
+        read, answer = TaskRef((again.name, i, j)), TaskRef((solved.answers, i, j))
+        tasks[name, i, j] = Task((name, i, j), how.apply, read, answer, *where)
     graph = HighLevelGraph(
         {**solved.graph.layers, **again.graph.layers, name: tasks},
         {**solved.graph.dependencies, **again.graph.dependencies, name: {solved.answers, again.name}},
@@ -95,10 +98,14 @@ def stitch_serial(blocks: list[list[Any]], how: Stitch, chunks: Chunks) -> list[
     """Run what `stitch` runs, in a plain loop over rows of blocks."""
     kept = [[how.keep(block) if how.keep else block for block in row] for row in blocks]
     summaries = [[how.summarize(block) for block in row] for row in kept]
-    answers = how.solve(summaries, plan_blocks(chunks))
+    places = plan_blocks(chunks)
+    answers = how.solve(summaries, places)
     return [
-        [how.apply(block, answer) for block, answer in zip(*rows, strict=True)]
-        for rows in zip(kept, answers, strict=True)
+        [
+            how.apply(block, answer, *((place,) if how.placed else ()))
+            for block, answer, place in zip(*rows, strict=True)
+        ]
+        for rows in zip(kept, answers, places, strict=True)
     ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import dask_geopandas  # noqa: TC002  (importing it teaches dask what a GeoDataFrame is)
 import geopandas as gpd
 import numpy as np
@@ -16,7 +15,6 @@ from lakescale.chunks import (
     Merge,
     Stitch,
     map_beside,
-    map_blocks,
     merge_tree,
     read_again,
     stitch,
@@ -24,22 +22,29 @@ from lakescale.chunks import (
     with_least_chunks,
     zip_blocks,
 )
-from lakescale.depressions import declared_nodata
+from lakescale.depressions import as_dem_array, declared_nodata, fill_stitch
 from lakescale.evidence.sink_areas import AREA_UNIT_M2
 from lakescale.evidence.sink_blocks import collect, find_sinks, name_sinks, share_edges, summarize
 from lakescale.evidence.sink_cells import Rules, SinkCells, Split, crossing, join
 from lakescale.evidence.sink_edges import EDGE
 from lakescale.evidence.sink_seams import solve_seams
 from lakescale.evidence.sink_tables import count_nested, make_rows, number_rows
-from lakescale.evidence.sinks import as_filled, fill_depressions
+from lakescale.evidence.sinks import as_filled, check_choices, fill_depressions
 from lakescale.grid import Grid
 from lakescale.polygons import to_map
 from lakescale.schema import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import dask.array as da
     import xarray as xr
     from numpy.typing import NDArray
 
+    from lakescale.chunks import Place
+    from lakescale.evidence.sink_blocks import Found
+
+_NONE_NESTED = np.empty(0, np.int64)
 _ALL_LEVELS = np.iinfo(np.int32).max
 
 
@@ -125,7 +130,14 @@ def sink_regions(
            3      1       1      3.0      5.0
     """
     _check(min_depth_m, min_area_m2, levels)
-    level = fill_depressions(dem, engine=engine, nodata=nodata) if filled is None else as_filled(filled, dem)
+    check_choices(dem, engine, nodata)
+    level = None
+    if filled is not None:
+        level = as_filled(filled, dem).data
+    elif engine != "tiled":
+        level = fill_depressions(dem, engine=engine, nodata=nodata).data
+    array, missing = as_dem_array(dem, "DEM"), declared_nodata(dem)
+    fills = fill_stitch(nodata, missing)
     grid = Grid.of(dem)
     grid.require_metres(str(dem.name or "dem"))
     rules = Rules(
@@ -134,7 +146,11 @@ def sink_regions(
         int(np.ceil(min_area_m2 / AREA_UNIT_M2)),
         _ALL_LEVELS if levels is None else levels,
     )
-    return _tabulate(_collect(dem, level.data, rules, nodata), rules)
+    is_outlet = nodata == "outlet"
+    find = partial(find_sinks, rules=rules, void_is_outlet=is_outlet, missing=missing)
+    found = _fill_and_find(array, fills, find) if level is None else _find(array, level, find)
+    pours = map_beside(found, "sink-pours", share_edges, partial(collect, void_is_outlet=is_outlet))
+    return _tabulate(pours, rules)
 
 
 def _check(min_depth_m: float, min_area_m2: float, levels: int | None) -> None:
@@ -149,13 +165,11 @@ def _tabulate(cells: Blocks, rules: Rules) -> dask_geopandas.GeoDataFrame:
     """Name the sinks of all chunks, then measure each where all of its cells are."""
     how = Stitch("sinks", summarize, partial(solve_seams, rules=rules), name_sinks)
     rows, places = merge_tree(stitch(cells, how), Merge("sink-rows", crossing, join, partial(_measure, rules=rules)))
-    if rules.levels == 1:
-        number = partial(number_rows, first_id=np.empty(0, np.int64))
-        ready = map_blocks(rows, "sink-regions", number)
-    else:
+    ready = rows
+    if rules.levels > 1:
         ready = stitch(rows, Stitch("sink-regions", count_nested, _number, number_rows))
     keys = [(ready.name, *index) for index in ready.indices]
-    meta = number_rows(make_rows(SinkCells.empty(), rules), np.empty(0, np.int64))
+    meta = number_rows(make_rows(SinkCells.empty(), rules), _NONE_NESTED)
     frame: dask_geopandas.GeoDataFrame = to_frame(ready.graph, keys, meta, "sink-regions")
     boxes = [(p.col, p.row, p.col + p.width, p.row + p.height) for p in places]
     bounds = to_map(shapely.box(*np.array(boxes, float).T), rules.grid.transform)
@@ -166,22 +180,36 @@ def _tabulate(cells: Blocks, rules: Rules) -> dask_geopandas.GeoDataFrame:
 # -- cells
 
 
-def _collect(dem: xr.DataArray, filled: da.Array, rules: Rules, nodata: str) -> Blocks:
-    """Find the sinks of all chunks, and their pour points."""
-    array = dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1)
+def _fill_and_find(dem: da.Array, fills: Stitch, find: Callable[..., Found]) -> Blocks:
+    """Fill chunks and find their sinks in one task, so that what is filled never waits for anything."""
+    apply = partial(_fill_block, fill=fills.apply, find=find)
+    return stitch(with_least_chunks(dem, EDGE), fills._replace(name="sink-cells", apply=apply, placed=True))
+
+
+def _fill_block(
+    dem: NDArray[Any],
+    answer: Any,
+    place: Place,
+    *,
+    fill: Callable[..., NDArray[np.float32]],
+    find: Callable[..., Found],
+) -> Found:
+    return find(fill(dem, answer), dem, place)
+
+
+def _find(dem: da.Array, filled: da.Array, find: Callable[..., Found]) -> Blocks:
+    """Find the sinks of chunks that are filled elsewhere."""
     # with keys of its own the DEM is read again here; else its chunks would wait in memory while the seams are solved
-    again = read_again(array, "sink-cells", after=Blocks.of(filled))
-    is_outlet = nodata == "outlet"
-    find = partial(find_sinks, rules=rules, void_is_outlet=is_outlet, missing=declared_nodata(dem))
-    found = zip_blocks("sink-cells", find, *(with_least_chunks(one, EDGE) for one in (filled, again)))
-    return map_beside(found, "sink-pours", share_edges, partial(collect, void_is_outlet=is_outlet))
+    again = read_again(dem, "sink-cells", after=Blocks.of(filled))
+    return zip_blocks("sink-cells", find, *(with_least_chunks(one, EDGE) for one in (filled, again)))
 
 
 # -- rows
 
 
 def _measure(split: Split, *, rules: Rules) -> gpd.GeoDataFrame:
-    return make_rows(split.complete, rules)
+    rows = make_rows(split.complete, rules)
+    return number_rows(rows, _NONE_NESTED) if rules.levels == 1 else rows
 
 
 def _number(counts: list[list[Any]], _places: Any) -> list[list[NDArray[np.int64]]]:

@@ -83,11 +83,16 @@ def fill_depressions(
     >>> fill_depressions(bowl).values[1]
     array([3., 2., 2.], dtype=float32)
     """
+    check_choices(dem, engine, nodata, flats)
+    level = fill_tiled(dem, nodata=nodata) if engine == "tiled" else _fill_whole(dem, nodata)
+    return level if flats == "level" else drain_flats(level, nodata=nodata)
+
+
+def check_choices(dem: xr.DataArray, engine: str, nodata: str, flats: str = "level") -> None:
+    """Refuse an engine and the like that are not known."""
     for name, value, known in (("engine", engine, ENGINES), ("nodata", nodata, VOIDS), ("flats", flats, FLATS)):
         if value not in known:
             raise InputError(f"unknown {name} {value!r}", _name(dem), f"{name} is one of {', '.join(known)}")
-    level = fill_tiled(dem, nodata=nodata) if engine == "tiled" else _fill_whole(dem, nodata)
-    return level if flats == "level" else drain_flats(level, nodata=nodata)
 
 
 def sink_depth(
