@@ -16,7 +16,7 @@ import pandas as pd
 from dask.base import tokenize
 
 from lakescale import __version__
-from lakescale.cluster import compute, open_cluster
+from lakescale.cluster import open_cluster
 from lakescale.cog import export_cog
 from lakescale.dem import open_dem
 from lakescale.evidence.sink_regions import sink_regions
@@ -25,6 +25,7 @@ from lakescale.flats import drain_flats
 from lakescale.grid import Grid
 from lakescale.schema import AREA_M2, DEM, InputError
 from lakescale.store import is_store, locked, open_layer, open_store, same_grid, stored_grid, write_layer, writing
+from lakescale.store.frames import write_frame
 from pipelines.sinks_recipe import stored_dem
 
 if TYPE_CHECKING:
@@ -145,9 +146,9 @@ def _write(run: _Run, dem: xr.DataArray, filled: xr.DataArray, *, client: Client
         drained = drain_flats(written, nodata=recipe.voids)
         chunks += write_layer(drained, out.store, DRAINED, chunks=side, **options)
     if run.lacks(out.regions):
-        (frame,) = compute(find_regions(dem, recipe, written), description="sink_regions", **options)
-        ordered = frame.sort_values("sink_id", ignore_index=True)
-        publish(out.regions, lambda file: ordered.to_parquet(file, index=False))
+        regions = find_regions(dem, recipe, written)
+        inform: dict[str, Any] = {"order_by": "sink_id", "description": "sink_regions", **options}
+        publish(out.regions, lambda file: write_frame(regions, file, **inform))
     for path, name in ((out.depth, SINK_DEPTH), (out.filled, FILLED), (out.drained, DRAINED)):
         if path is not None and run.lacks(path):
             log.info("writing %s", path)
