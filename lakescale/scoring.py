@@ -13,6 +13,7 @@ import pandas as pd
 import shapely
 
 from lakescale.schema import REASON, InputError
+from lakescale.score_input import fit
 
 if TYPE_CHECKING:
     import dask_geopandas
@@ -62,6 +63,10 @@ class Score:
     """
     missed: gpd.GeoDataFrame = field(repr=False)
     """The rows of the reference without a match, as they came."""
+    mended: dict[str, int] = field(repr=False)
+    """How many invalid polygons of ``lakes`` and of ``reference`` were made valid first."""
+    notes: tuple[str, ...] = field(repr=False)
+    """What was done to the polygons before they were compared, in words; logged too."""
 
     def to_dict(self) -> dict[str, str | int | float]:
         """Give the name of the rules and the six figures, ready for JSON."""
@@ -97,7 +102,9 @@ def score(
     ----------
     lakes, reference
         Polygons or MultiPolygons; dask-geopandas frames are computed, and their row order is that of the result.
-        Lakes in another CRS are brought to the reference's, vertex by vertex; all areas are areas in that CRS.
+        Lakes in another CRS are brought to the reference's, vertex by vertex; all areas are areas in that CRS, or where
+        it is in degrees, in EASE-Grid 2.0 (equal-area) of its hemisphere. Heights (Z) do not matter. Invalid polygons
+        are made valid, and counted; one without any area overlaps nothing. Labels of an index may repeat.
     rules
         ``strict`` or ``seed``.
 
@@ -109,8 +116,9 @@ def score(
     Raises
     ------
     InputError
-        No such rules; a frame without geometries, or with a missing, invalid or other one than polygons; a CRS missing
-        in one frame, or not in metres; ``region_num`` text in one frame and numbers in the other.
+        No such rules; ``region_num`` text in one frame and numbers in the other; a frame without geometries, or with a
+        missing or other one than polygons; a CRS missing in one frame, or neither in metres nor in degrees; vertices
+        without a place in the CRS of the comparison, or polygons that it tears (the antimeridian in EPSG:3857).
 
     Examples
     --------
@@ -126,12 +134,12 @@ def score(
     if rules not in RULES:
         raise InputError(f"there are no scoring rules {rules!r}", "rules", f"choose one of {', '.join(RULES)}")
     lakes, reference = dask.compute(lakes, reference)
-    outlines, references = _comparable(lakes, reference)
-    names, group, reference_group = _groups(lakes, reference)
+    outlines, references, crs, mended, notes = fit(lakes, reference)
+    names, group, reference_group = group_rows(lakes, reference)
     forbids_clashes, second_fit = RULES[rules]
 
-    tie = _tie(outlines.to_numpy(), references.to_numpy(), group, reference_group)
-    clash = _clash(outlines.to_numpy(), group) if forbids_clashes else np.zeros(len(lakes), bool)
+    tie = _tie(outlines, references, group, reference_group)
+    clash = _clash(outlines, group) if forbids_clashes else np.zeros(len(lakes), bool)
     verdict, reason = _judge(tie, clash, second_fit)
     missed = ~np.isin(np.arange(len(reference)), tie["row"][verdict == TP])
     counted = (group[verdict == TP], group[verdict == FP], reference_group[missed])
@@ -145,42 +153,16 @@ def score(
         rules=rules,
         **{name: value.item() for name, value in _figures(tp.sum(), fp.sum(), fn.sum()).items()},
         groups=pd.DataFrame(_figures(tp, fp, fn), index=names),
-        matches=gpd.GeoDataFrame(matches, geometry=outlines.to_numpy(), crs=outlines.crs),
+        matches=gpd.GeoDataFrame(matches, geometry=outlines, crs=crs),
         missed=reference[missed],
+        mended=mended,
+        notes=notes,
     )
 
 
-def _comparable(lakes: gpd.GeoDataFrame, reference: gpd.GeoDataFrame) -> tuple[gpd.GeoSeries, gpd.GeoSeries]:
-    """Check both frames and give their geometries in one CRS; an empty frame is at home in any."""
-    for frame, name in ((lakes, "lakes"), (reference, "reference")):
-        if not isinstance(frame, gpd.GeoDataFrame) or frame.active_geometry_name is None:
-            raise InputError("no geometries to score", name, "give a GeoDataFrame with an active geometry column")
-        if len(lakes) and len(reference) and frame.crs is None and (lakes.crs or reference.crs):
-            raise InputError("only the other frame has a CRS", name, f"set it, for example {name}.set_crs(3857)")
-    crs = reference.crs if len(reference) else lakes.crs
-    if crs and any(axis.unit_conversion_factor != 1 for axis in crs.axis_info[:2]):
-        raise InputError(f"areas in {crs.name} are not in m2", "reference", "use metres: reference.to_crs(3413)")
-    moved = lakes.geometry if lakes.crs == crs else lakes.geometry.to_crs(crs) if len(lakes) else gpd.GeoSeries(crs=crs)
-    _refuse_unusable(moved, "lakes")
-    _refuse_unusable(reference.geometry, "reference")
-    return moved, reference.geometry
-
-
-def _refuse_unusable(geometry: gpd.GeoSeries, name: str) -> None:
-    polygonal = np.isin(shapely.get_type_id(geometry.to_numpy()), (3, 6))
-    bad = ~(polygonal & shapely.is_valid(geometry.to_numpy()))
-    if not bad.any():
-        return
-    row = int(bad.argmax())
-    found = getattr(geometry.iloc[row], "geom_type", "nothing")
-    what, mend = f"only polygons have an area, found {found}", "leave it out"
-    if polygonal[row]:
-        what = f"an invalid polygon has no exact area: {shapely.is_valid_reason(geometry.iloc[row])}"
-        mend = "repair it with shapely.make_valid(..., method='structure', keep_collapsed=False)"
-    raise InputError(what, f"{name}, row {row}, index {geometry.index[row]} (one of {bad.sum()})", mend)
-
-
-def _groups(lakes: gpd.GeoDataFrame, reference: gpd.GeoDataFrame) -> tuple[pd.Index[Any], NDArray[Any], NDArray[Any]]:
+def group_rows(
+    lakes: gpd.GeoDataFrame, reference: gpd.GeoDataFrame
+) -> tuple[pd.Index[Any], NDArray[Any], NDArray[Any]]:
     """Name the groups, and give each lake's and each reference's place among the names."""
     has = [[key for key in _KEYS if key in frame.columns] for frame in (lakes, reference)]
     if has != [_KEYS, _KEYS]:

@@ -15,47 +15,16 @@ import shapely
 from geopandas.testing import assert_geodataframe_equal
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_scoring import lattice_frames, plain_score, shapes_of
 
 import lakescale.scoring
 from lakescale.schema import InputError
 from lakescale.scoring import ALONE, CLASH, FITS, MISFIT, SECOND, score
 
 
-def same_group(one, two):
-    keyed = all(key in row for key in ("image", "region_num") for row in (one, two))
-    return not keyed or (one["image"], one["region_num"]) == (two["image"], two["region_num"])
-
-
-def shared_area(one, two):
-    return one.geometry.intersection(two.geometry).area if same_group(one, two) else 0
-
-
-def plain_score(lakes, reference, rules):
-    """DOMAIN.md ("The competition", scoring), word for word: verdicts, tied rows, rows of the reference left over."""
-    submitted, tests = ([row for _, row in frame.iterrows()] for frame in (lakes, reference))
-    verdicts, tied, matched = [], [], set()
-    for i, lake in enumerate(submitted):
-        clashes = any(shared_area(lake, another) > 0 for j, another in enumerate(submitted) if i != j)
-        greatest, test = 0, None
-        for j, candidate in enumerate(tests):
-            shared = shared_area(lake, candidate)
-            if shared > greatest:
-                greatest, test = shared, j
-        tied.append(test)
-        fits = test is not None and 50 <= 100 * lake.geometry.area / tests[test].geometry.area <= 160
-        if not fits or (clashes and rules == "strict"):
-            verdicts.append("fp")
-        elif test in matched:
-            verdicts.append("fp" if rules == "strict" else "ignored")
-        else:
-            matched.add(test)
-            verdicts.append("tp")
-    return verdicts, tied, [j for j in range(len(tests)) if j not in matched]
-
-
-def assert_equals_plain(lakes, reference, rules):
+def assert_equals_plain(lakes, reference, rules, shapes=None):
     result = score(lakes, reference, rules=rules)
-    verdicts, tied, missed = plain_score(lakes, reference, rules)
+    verdicts, tied, missed = plain_score(*(shapes or map(shapes_of, (lakes, reference))), rules)
     assert result.matches.verdict.tolist() == verdicts
     labels = [None if row is None else reference.index[row] for row in tied]
     assert [None if pd.isna(label) else label for label in result.matches.reference] == labels
@@ -71,31 +40,12 @@ def frame(*boxes, crs=3857, index=None, **columns):
     return gpd.GeoDataFrame(geometry=[shapely.box(*b) for b in boxes], crs=crs, index=index).assign(**columns)
 
 
-def box_at(x, y, w, h):
-    return shapely.box(x, y, x + w, y + h)
-
-
-near = st.builds(box_at, st.integers(0, 7), st.integers(0, 7), st.integers(1, 4), st.integers(1, 4))
-far = st.builds(box_at, st.integers(0, 7), st.integers(20, 24), st.integers(1, 3), st.integers(1, 3))
-both = st.builds(lambda *parts: shapely.MultiPolygon(parts), near, far)
-lake_rows = st.lists(st.tuples(near | near | both, st.sampled_from("ab"), st.integers(1, 2)), max_size=9)
-
-
-@st.composite
-def frames(draw, grouped):
-    """Boxes on an integer grid that touch, nest, overlap and tie, some of two parts, in up to four groups."""
-    rows, first = draw(lake_rows), draw(st.integers(0, 50))
-    columns = {"image": [image for _, image, _ in rows], "region_num": [num for *_, num in rows]} if grouped else {}
-    index = range(first, first + len(rows))
-    return gpd.GeoDataFrame(columns, geometry=[shape for shape, *_ in rows], crs=3857, index=index)
-
-
 @pytest.mark.parametrize("rules", ["strict", "seed"])
 @given(data=st.data(), grouped=st.booleans())
 def test_equals_a_plain_loop(rules, data, grouped):
-    lakes, reference = data.draw(frames(grouped)), data.draw(frames(grouped))
-    assert_equals_plain(lakes, reference, rules)
-    assert_equals_plain(lakes, lakes, rules)
+    (lakes, submitted), (reference, tests) = (data.draw(lattice_frames(grouped)) for _ in range(2))
+    assert_equals_plain(lakes, reference, rules, (submitted, tests))
+    assert_equals_plain(lakes, lakes, rules, (submitted, submitted))
 
 
 def test_a_lake_that_overlaps_another_is_false_and_touching_is_no_overlap():
@@ -219,24 +169,19 @@ def test_lakes_are_brought_to_the_crs_of_the_reference():
     assert score(plane, plane).f1 == 1
 
 
-bow_tie = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
-
-
 @pytest.mark.parametrize(
     ("lakes", "reference", "rules", "message"),
     [
         (frame(), frame(), "cup", r"no scoring rules 'cup'.*[Cc]hoose one of strict, seed"),
         (frame((0, 0, 1, 1), crs=None), frame((0, 0, 1, 1)), "strict", r"only the other frame has a CRS \[lakes\]"),
         (frame((0, 0, 1, 1)), frame((0, 0, 1, 1), crs=None), "seed", r"only the other frame has a CRS \[reference\]"),
-        (frame((0, 0, 1, 1)), frame((0, 0, 1, 1), crs=4326), "strict", r"areas in WGS 84 are not in m2 \[reference\]"),
         (frame((0, 0, 1, 1)), frame((0, 0, 1, 1), crs=2263), "strict", r"not in m2"),
         (pd.DataFrame({"a": [1]}), frame(), "strict", r"no geometries to score \[lakes\]"),
         (frame(), gpd.GeoDataFrame({"a": [1]}), "strict", r"no geometries to score \[reference\]"),
-        (frame(), gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1), bow_tie], index=[7, 9], crs=3857), "strict",
-         r"Self-intersection.*\[reference, row 1, index 9 \(one of 1\)\].*make_valid"),
+        (frame((0, 0, 1, 1)), frame((0, -1, 1, 1), crs=4326), "strict", r"both hemispheres \[reference\].*to_crs"),
         (gpd.GeoDataFrame(geometry=[None], crs=3857), frame(), "strict", r"found nothing \[lakes, row 0"),
         (gpd.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs=3857), frame(), "strict", r"found Point \[lakes, row 0"),
-        (frame((0, 80, 1, 95), crs=4326), frame((0, 0, 1, 1)), "strict", r"Invalid Coordinate.*\[lakes, row 0"),
+        (frame((0, 80, 1, 95), crs=4326), frame((0, 0, 1, 1)), "strict", r"no place in WGS 84 / .*\[lakes, row 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_scored_is_refused(lakes, reference, rules, message):
@@ -281,14 +226,9 @@ def test_a_competitor_against_itself(competitor):
 
 @pytest.mark.parametrize("rules", ["strict", "seed"])
 def test_a_competitor_against_a_perturbed_copy_equals_a_plain_loop(competitor, perturbed, rules):
-    def subset(polygons):
-        return polygons[polygons.region_num.isin([4, 5]) & polygons.image.str.contains("06-03|08-25")]
-
-    result = assert_equals_plain(subset(perturbed), subset(competitor), rules)
+    result = assert_equals_plain(perturbed, competitor, rules)
     assert 0.2 < result.f1 < 0.9
-    whole = score(perturbed, competitor, rules=rules)
-    part = whole.groups.loc[result.groups.index]
-    pd.testing.assert_frame_equal(part, result.groups)
+    assert len(result.groups) == 12
 
 
 @pytest.mark.parametrize("rules", ["strict", "seed"])

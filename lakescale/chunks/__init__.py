@@ -22,6 +22,7 @@ from lakescale.chunks.solving import Tree
 from lakescale.chunks.tiles import map_beside, map_tiles, map_tiles_serial, with_least_chunks
 from lakescale.chunks.tree import Merge, merge_tree, merge_tree_serial
 from lakescale.chunks.windows import overlap_add, overlap_add_serial
+from lakescale.chunks.zones import Zones, ask_zones, ask_zones_serial
 
 __all__ = [
     "Blocks",
@@ -33,6 +34,9 @@ __all__ = [
     "Tile",
     "Tree",
     "WindowPlan",
+    "Zones",
+    "ask_zones",
+    "ask_zones_serial",
     "gather",
     "gather_serial",
     "map_beside",

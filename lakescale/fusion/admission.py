@@ -1,4 +1,4 @@
-"""From candidates to lakes: which ones are admitted, and why the others are not."""
+"""Which candidates of one source are admitted as lakes; and shares of their area."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from lakescale.fusion.reasons import EXCLUDED, NO_SINK, NOT_ON_ICE
 from lakescale.schema import KEPT, REASON
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lakescale.grid import Grid
-
-NOT_ON_ICE, EXCLUDED, NO_SINK = "not on the ice", "overlaps an excluded area", "too little of it in sinks of the DEM"
-"""Reasons why a candidate is no lake."""
 
 _SURROUNDINGS_PX = 3
 _SHARE_DECIMALS = 6  # sums of areas depend on their order in the last digits

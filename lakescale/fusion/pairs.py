@@ -1,0 +1,114 @@
+"""Pairs of polygons that touch or overlap, and the area that each pair shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import shapely
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from lakescale.fusion.parts import Meet, Part, Told
+
+
+class Met(NamedTuple):
+    """Pairs of one part with another, by their places in the parts."""
+
+    own: NDArray[np.intp]
+    other: NDArray[np.intp]
+    area: NDArray[np.float64]
+    shape: NDArray[Any]
+
+
+def pair_parts(own: Part, other: Part, meet: Meet, dates: Sequence[str]) -> Met:
+    """Find the pairs of two parts that touch or overlap, and measure what they share.
+
+    Parameters
+    ----------
+    own, other
+        Polygons of models, and what they meet: those that are equal in the columns that both have.
+    meet
+        What is asked of a pair.
+    dates
+        Columns that are no reason to stay apart where ``meet.any_date``.
+    """
+    i, j = _touching(own, other, meet, dates)
+    a, b = own.geometry[i], other.geometry[j]
+    if not meet.exact:
+        return Met(i, j, _share_anything(own, other, i, j), np.empty(0, object))
+    # an area can depend on the order of the two in its last digit
+    shape = shapely.intersection(a, b)
+    return Met(i, j, shapely.area(shape), shape if meet.shapes else np.empty(0, object))
+
+
+def _touching(own: Part, other: Part, meet: Meet, dates: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    found = [np.empty((2, 0), np.intp)]
+    near, other_near = _within_reach(own.geometry, other.geometry)
+    if not (near.any() and other_near.any()):
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    for group, other_group in _share_group(own.told, other.told, dates if meet.any_date else ()):
+        rows, other_rows = group[near[group]], other_group[other_near[other_group]]
+        a, b = own.geometry[rows], other.geometry[other_rows]
+        if meet.exact:
+            i, j = shapely.STRtree(b).query(a, predicate="intersects")
+        else:  # ice has most vertices: it is the one to be prepared
+            j, i = shapely.STRtree(a).query(b, predicate="intersects")
+        found.append(np.stack([rows[i], other_rows[j]]))
+    i, j = np.concatenate(found, axis=1)
+    return i, j
+
+
+def _within_reach(own: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which polygons have bounds that meet the bounds of all others: the halo of two parts."""
+    box, other_box = shapely.bounds(own), shapely.bounds(other)
+    return _meets(box, other_box), _meets(other_box, box)
+
+
+def _meets(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    low = np.fmin.reduce(others[:, :2], axis=0, initial=np.inf)
+    high = np.fmax.reduce(others[:, 2:], axis=0, initial=-np.inf)
+    return (boxes[:, :2] <= high).all(axis=1) & (boxes[:, 2:] >= low).all(axis=1)
+
+
+def _share_group(own: Told, other: Told, ignored: Sequence[str]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Give the rows of both for each combination of values that both have."""
+    keys = [key for key in own.values if key in other.values and key not in ignored]
+    if not keys:
+        yield np.arange(len(own.row)), np.arange(len(other.row))
+        return
+    groups, other_groups = number_groups([own, other], keys)
+    rows, other_rows = _rows_by_code(groups), _rows_by_code(other_groups)
+    for code in sorted(rows.keys() & other_rows.keys()):
+        yield rows[code], other_rows[code]
+
+
+def number_groups(parts: Sequence[Told], keys: Sequence[str]) -> list[NDArray[np.intp]]:
+    """Give the polygons of parts numbers that are equal where these columns are."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    groups = []
+    for part in parts:
+        unknown = (None,) * part.combos  # an empty frame needs no columns
+        combos = zip(*(part.values.get(key, unknown) for key in keys), strict=True) if keys else [()] * part.combos
+        groups.append(np.array([numbers.setdefault(combo, len(numbers)) for combo in combos], np.intp)[part.code])
+    return groups
+
+
+def _rows_by_code(codes: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
+    order = np.argsort(codes, kind="stable")
+    values, start = np.unique(codes[order], return_index=True)
+    return {int(value): rows for value, rows in zip(values, np.split(order, start)[1:], strict=True)}
+
+
+def _share_anything(own: Part, other: Part, i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Give an area for each pair, above zero where they share one."""
+    prepared = shapely.force_2d(other.geometry)  # copies: another thread must not meet them half prepared
+    shapely.prepare(prepared)
+    a, b = own.geometry[i], prepared[j]
+    area = shapely.area(a)
+    rim = ~shapely.contains_properly(b, a)
+    area[rim] = shapely.area(shapely.intersection(a[rim], b[rim]))
+    return area
