@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "rules": ["PolygonRules"],
         "scene": ["open_scene", "seen_mask"],
         "scoring": ["Score", "score"],
+        "series": ["TrackRules", "Tracks", "track"],
         "synthetic": ["make_region"],
         "store": ["open_layer", "write_layer"],
         "schema": ["InputError", "LakescaleError", "RunError"],
