@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import signal
 import sys
 import warnings
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,26 +12,25 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import dask
-from dask.blockwise import fuse_roots, optimize_blockwise
-from dask.callbacks import Callback
-from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 from dask.utils import key_split, parse_bytes
-from distributed import Client, LocalCluster, Status, Worker, WorkerPlugin
-from distributed.diagnostics.progressbar import ProgressBar
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, Status, Worker, WorkerPlugin
 from distributed.scheduler import KilledWorker
+from distributed.worker_memory import parse_memory_limit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from lakescale.placement import by_optimizer, placing, unfused
 from lakescale.schema import InputError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-FREE_PORT = "127.0.0.1:0"
+LOOPBACK = "127.0.0.1"
+FREE_PORT = f"{LOOPBACK}:0"
 CONNECT_S, WORKERS_S = 20, 30
 """Seconds to wait for a scheduler to answer, and for its first worker."""
 CLOSING = logging.Filter(__name__)
@@ -96,12 +95,57 @@ def open_cluster(
         yield client
 
 
+@contextmanager
+def open_workers(
+    workers: Mapping[str, Mapping[str, Any]],
+    *,
+    memory_limit: str | int | None = None,
+    dashboard: str = FREE_PORT,
+    host: str = LOOPBACK,
+    scheduler_file: Path | None = None,
+) -> Iterator[Client]:
+    """Start a cluster of unlike workers for others to connect to, for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    workers
+        A process of one thread for each name, with its options for `distributed.Nanny`: ``resources``, ``env``.
+    memory_limit, dashboard
+        As for `open_cluster`.
+    host
+        Address on which the scheduler and the workers listen. Dask asks for no password: whoever reaches it runs code.
+    scheduler_file
+        Where the scheduler writes its address, as JSON; removed when the process ends.
+
+    Yields
+    ------
+    distributed.Client
+        Of the cluster, whose workers are all there.
+
+    Raises
+    ------
+    InputError
+        An option that cannot be used.
+    RunError
+        A cluster that does not start.
+    """
+    with ExitStack() as opened:
+        opened.callback(_hush, on=False)  # runs last
+        make = partial(_unlike_workers, workers, memory_limit, host, scheduler_file)
+        client = _launch(opened, make, dashboard, host)
+        client.register_plugin(_Quiet())
+        opened.callback(_hush, on=True)  # runs first
+        client.wait_for_workers(len(workers))
+        yield client
+
+
 def compute(
     *collections: Any, client: Client | None = None, progress: bool = False, description: str = ""
 ) -> tuple[Any, ...]:
     """Compute Dask collections of any kinds together, as ``dask.compute`` does, without fusing their tasks.
 
-    Unfused tasks keep their annotations, and so their placement; ``dask.compute`` loses them.
+    Unfused tasks keep their names and annotations, and so their placement; ``dask.compute`` loses them. Tasks of models
+    run on workers with the resource ``GPU`` where the scheduler lists any as the call begins, and else on any worker.
 
     Parameters
     ----------
@@ -122,17 +166,18 @@ def compute(
     Raises
     ------
     RunError
-        Workers died while running a task. What a task raises itself is raised here unchanged.
+        Workers died while running a task, or the GPU workers have gone while tasks of models waited for one. What a
+        task raises itself is raised here unchanged.
     """
     get = dask.base.get_scheduler(scheduler=client)
     found, repack = dask.base.unpack_collections(*collections)
     # The optimizer travels with the graph; "optimization.fuse.active" would not reach a scheduler elsewhere.
-    with dask.config.set(array_optimize=_unfused), warnings.catch_warnings(), ExitStack() as drawn:
+    with dask.config.set(array_optimize=unfused), warnings.catch_warnings(), ExitStack() as drawn:
         warnings.filterwarnings("ignore", message="Computing mixed collections", category=UserWarning)
         warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)  # of many small tasks
-        if progress and sys.stderr.isatty():
-            get = drawn.enter_context(_drawing(get, drawn.enter_context(_bar(description))))
-        order = _by_optimizer(found)
+        draw = drawn.enter_context(_bar(description)) if progress and sys.stderr.isatty() else None
+        get = drawn.enter_context(placing(get, draw))
+        order = by_optimizer(found)
         try:
             results = dask.compute(*(found[i] for i in order), traverse=False, scheduler=get)
         except KilledWorker as error:
@@ -179,27 +224,56 @@ def _start(opened: ExitStack, kind: str, workers: int | None, memory_limit: str 
     number, processes = CPU_COUNT if workers is None else workers, kind == "local"
     if number < 1:
         raise InputError("a cluster needs a worker", f"workers={workers}", "give --workers 1 or more")
-    page, link = _dashboard(dashboard)
-    opened.enter_context(dask.config.set({"distributed.dashboard.link": link}))
-    opened.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": _worker_environment()}))
-    try:
-        cluster = LocalCluster(
+
+    def make(page: str) -> LocalCluster:
+        return LocalCluster(
             n_workers=number if processes else 1,
             threads_per_worker=1 if processes else number,
             processes=processes,
-            host="127.0.0.1" if processes else None,
+            host=LOOPBACK if processes else None,
             dashboard_address=page or FREE_PORT,  # None would serve bare pages on port 8787
             scheduler_kwargs={"dashboard": bool(page)},
             worker_dashboard_address=None if processes else FREE_PORT,  # None: a thread's is on every interface
             **({} if memory_limit is None else {"memory_limit": _bytes(memory_limit)}),
         )
-    except RuntimeError as error:
-        mend = 'see the log above; a script must open it under `if __name__ == "__main__":`'
-        raise RunError("the cluster did not start", kind, mend) from error
-    client = opened.enter_context(Client(opened.enter_context(cluster)))
+
+    client = _launch(opened, make, dashboard, kind)
     if processes:
         client.register_plugin(_Quiet())
     return client
+
+
+def _unlike_workers(
+    workers: Mapping[str, Mapping[str, Any]],
+    memory_limit: str | int | None,
+    host: str,
+    scheduler_file: Path | None,
+    page: str,
+) -> SpecCluster:
+    limit = parse_memory_limit("auto", 1, len(workers), logger=log) if memory_limit is None else _bytes(memory_limit)
+    shared = {"host": host, "nthreads": 1, "memory_limit": limit, "dashboard": False, "silence_logs": logging.WARNING}
+    scheduler = {
+        "host": host, "port": 0, "dashboard": bool(page), "dashboard_address": page or FREE_PORT,
+        "scheduler_file": None if scheduler_file is None else str(scheduler_file),
+    }  # fmt: skip
+    return SpecCluster(
+        scheduler={"cls": Scheduler, "options": scheduler},
+        workers={name: {"cls": Nanny, "options": {**shared, **options}} for name, options in workers.items()},
+        silence_logs=logging.WARNING,
+    )
+
+
+def _launch(opened: ExitStack, make: Callable[[str], SpecCluster], dashboard: str, item: str) -> Client:
+    """Start what ``make(page)`` makes, with the environment that workers need and the dashboard's link."""
+    page, link = _dashboard(dashboard)
+    opened.enter_context(dask.config.set({"distributed.dashboard.link": link}))
+    opened.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": _worker_environment()}))
+    try:
+        cluster = make(page)
+    except RuntimeError as error:
+        mend = 'see the log above; a script must open it under `if __name__ == "__main__":`'
+        raise RunError("the cluster did not start", item, mend) from error
+    return opened.enter_context(Client(opened.enter_context(cluster)))
 
 
 def _connect(opened: ExitStack, address: str) -> Client:
@@ -222,7 +296,7 @@ def _host_port(address: str) -> tuple[str, int]:
     parts = urlsplit(address)
     if parts.port is None:
         raise ValueError("the port is missing")
-    return parts.hostname or "127.0.0.1", parts.port
+    return parts.hostname or LOOPBACK, parts.port
 
 
 def _dashboard(address: str) -> tuple[str, str]:
@@ -234,7 +308,7 @@ def _dashboard(address: str) -> tuple[str, str]:
     except ValueError as error:
         raise InputError("the dashboard's address cannot be read", address, "give host:port, or none") from error
     # Dask would name the host that the scheduler has, which for threads is not the page's.
-    seen = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+    seen = LOOPBACK if host == "0.0.0.0" else host  # noqa: S104
     return f"{host}:{port}", dask.config.get("distributed.dashboard.link").replace("{host}", seen)
 
 
@@ -249,11 +323,16 @@ def _bytes(memory_limit: str | int) -> int:
 
 
 class _Quiet(WorkerPlugin):
-    """Keeps a worker process from logging what its own closing cuts off, and errors that are raised anyway."""
+    """Keeps a worker process from logging what its own closing cuts off, and errors that are raised anyway.
+
+    Ctrl-C goes to the workers of a terminal's command, too; it is the command that ends them.
+    """
 
     name = "lakescale-quiet"
 
     def setup(self, worker: Worker) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
         def wanted(record: logging.LogRecord) -> bool:
             closing = worker.status in (Status.closing, Status.closed)
             return not closing and not str(record.msg).startswith("Compute Failed")
@@ -267,55 +346,9 @@ def _hush(*, on: bool) -> None:
         (handler.addFilter if on else handler.removeFilter)(CLOSING)
 
 
-def _unfused(graph: Any, keys: Any, **_: Any) -> HighLevelGraph:
-    """Optimize arrays as Dask does, up to its last step, the fusion that drops annotations."""
-    wanted = set(flatten([keys]))
-    if not isinstance(graph, HighLevelGraph):
-        graph = HighLevelGraph.from_collections(id(graph), graph)
-    return fuse_roots(optimize_blockwise(graph, keys=wanted), keys=wanted).cull(wanted)
-
-
-def _by_optimizer(found: list[Any]) -> list[int]:
-    """Order collections as Dask groups them; it hands back the results of a mixed call in that order."""
-    ranks: dict[Any, int] = {}
-    return sorted(range(len(found)), key=lambda i: ranks.setdefault(found[i].__dask_optimize__, len(ranks)))
-
-
 @contextmanager
 def _bar(description: str) -> Iterator[Callable[[int, int], None]]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _drawing(get: Any, draw: Callable[[int, int], None]) -> Iterator[Any]:
-    """Make a scheduler's ``get`` call ``draw(done, total)`` as tasks finish."""
-    client = getattr(get, "__self__", None)
-    if isinstance(client, Client):
-        yield partial(_watched_get, client, draw)
-        return
-
-    def count(*args: Any) -> None:
-        done, *left = (len(args[3][state]) for state in ("finished", "ready", "waiting", "running"))
-        draw(done, done + sum(left))
-
-    with Callback(posttask=count):
-        yield get
-
-
-def _watched_get(client: Client, draw: Callable[[int, int], None], *graph_keys: Any, **options: Any) -> Any:
-    packed = client.get(*graph_keys, sync=False, **options)
-    futures = list(flatten([packed]))
-    watch = ProgressBar(futures, client.scheduler.address)
-    watch._draw_bar = lambda **now: draw(now["all"] - now["remaining"], now["all"])  # noqa: SLF001 - its one hook
-    watching = asyncio.run_coroutine_threadsafe(watch.listen(), client.loop.asyncio_loop)
-    try:
-        return client.gather(packed)
-    finally:
-        with suppress(Exception):  # the last step of the bar; a lost bar is no lost run
-            watching.result(timeout=1)
-        watching.cancel()
-        for future in futures:
-            future.release()

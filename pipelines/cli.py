@@ -105,7 +105,19 @@ def map_command(
     min_sink_share: Annotated[float | None, typer.Option(help="Share of a lake that must lie in sinks [0].")] = None,
     ice_percent: Annotated[float | None, typer.Option(help="Of a raster: more than this is ice [50].")] = None,
     largest_ice: Annotated[bool | None, typer.Option(help="Only the largest piece of ice counts [no].")] = None,
-    evidence: Annotated[str | None, typer.Option(help="auto, color or index.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Checkpoint, or NAME=CHECKPOINT; repeat it.")] = None,
+    model_threshold: Annotated[float | None, typer.Option(help="Least probability of lake [the model's].")] = None,
+    model_stride: Annotated[int | None, typer.Option(help="Pixels between windows [half a window].")] = None,
+    model_gate: Annotated[bool | None, typer.Option(help="Skip windows without other evidence [no].")] = None,
+    model_device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ... [auto].")] = None,
+    model_precision: Annotated[str | None, typer.Option(help="On CUDA: bf16 or fp16 [float32].")] = None,
+    evidence: Annotated[
+        str | None,
+        typer.Option(
+            help="What the lakes are made of: color, index, auto (color or index, by the scene) or model (the first "
+            "one). Models beside color or index are not mixed in: see candidates_NAME.parquet."
+        ),
+    ] = None,
     index_threshold: Annotated[float | None, typer.Option(help="NDWI_ice above which a pixel is water [0.25].")] = None,
     preset: Annotated[str | None, typer.Option(help="Polygon rules: lakescale or cup.")] = None,
     min_area_m2: Annotated[float | None, typer.Option(help="Least true area of a lake, m2 [5000].")] = None,
@@ -114,6 +126,9 @@ def map_command(
     neck_px: Annotated[int | None, typer.Option(help="Narrower parts may be cut, pixels [5]; 0 for off.")] = None,
     neck_rule: Annotated[str | None, typer.Option(help="Which are cut: bridges or streams [streams].")] = None,
     fill_holes: Annotated[bool | None, typer.Option(help="Whether islands and lids are lake [yes].")] = None,
+    no_evidence: Annotated[
+        bool, typer.Option("--no-evidence", help="Do not write evidence.zarr (workers must see --out to write it).")
+    ] = False,
     chunks: Annotated[int | None, typer.Option(help="Side of a chunk, pixels [2048].")] = None,
     cluster: Annotated[str | None, typer.Option(help="local, threads, or a scheduler's address [local].")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of workers [one a core].")] = None,
@@ -133,6 +148,7 @@ def map_command(
     values = locals()
     nested = {f"scene__{name}": values[name] for name in ("date", "scale", "offset", "chunks")}
     nested |= {f"rules__{name}": values[name] for name in _RULES}
+    nested |= {f"models__{name}": values[f"model_{name}"] for name in _MODELS}
     nested |= {f"cluster__{name}": values[name] for name in ("workers", "memory_limit", "dashboard")}
     asked = read_recipe(
         recipe,
@@ -150,6 +166,8 @@ def map_command(
         grid__like=like,
         grid__crs=crs,
         grid__resolution_m=resolution,
+        models=model or None,
+        write_evidence=False if no_evidence else None,
         **nested,
         **{name: values[name] for name in _PLAIN},
     )
@@ -161,6 +179,7 @@ def map_command(
 
 
 _PLAIN = ("out", "aoi", "exclude", "cloud", "evidence", "index_threshold", "min_sink_share", "preset")
+_MODELS = ("threshold", "stride", "gate", "device", "precision")
 _RULES = ("min_area_m2", "min_area_3857_m2", "max_elongation", "neck_px", "neck_rule", "fill_holes")
 
 
@@ -327,16 +346,40 @@ def score_command(
     as_one_group: Annotated[
         bool, typer.Option(help="Score all against all, whatever image and region_num say.")
     ] = False,
+    image: Annotated[str | None, typer.Option(help="Score this image alone; name it where the lakes do not.")] = None,
+    regions: Annotated[Path | None, typer.Option(help="Regions with region_num, for lakes without it.")] = None,
+    probability: Annotated[
+        Path | None, typer.Option(help="GeoTIFF, store or run with the probability of lake: score pixels, too.")
+    ] = None,
+    probability_layer: Annotated[
+        str | None, typer.Option(help="Layer of the store [the only one named probability...].")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Probability above which a pixel is lake.")] = 0.5,
+    report: Annotated[bool, typer.Option("--report", help="Draw score.png beside the figures.")] = False,
+    cluster: Annotated[str, typer.Option(help="For pixels: local, threads, or a scheduler's address.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers [one a core].")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
     debug: Debug = False,
 ) -> None:
     """Score lakes against a reference by the Cup's rules: true and false positives, what was missed, and why."""
     from pipelines.evaluate import evaluate, format_score
 
-    _ = debug
-    layers = {"lakes_layer": lakes_layer, "reference_layer": reference_layer}
-    typer.echo(format_score(evaluate(lakes, reference, rules=rules, out=out, as_one_group=as_one_group, **layers)))
+    values = locals()
+    if not debug:
+        for noted in ("lakescale.score_input", "pipelines.cup"):
+            logging.getLogger(noted).setLevel(logging.ERROR)  # the notes below say the same, once
+    found = evaluate(lakes, reference, out=out, **{name: values[name] for name in _SCORE})
+    typer.echo(format_score(found.score, found.areas, found.pixels))
+    for note in found.notes:
+        typer.echo(note)
     if out is not None:
         typer.echo(f"written to {out}")
+
+
+_SCORE = (
+    "rules", "lakes_layer", "reference_layer", "as_one_group", "image", "regions", "probability", "probability_layer",
+    "threshold", "report", "cluster", "workers", "memory_limit",
+)  # fmt: skip
 
 
 @app.command("demo")
@@ -364,6 +407,30 @@ def demo_command(
         typer.echo(line)
 
 
+@app.command("cluster")
+def cluster_command(
+    workers: Annotated[int | None, typer.Option(help="CPU workers, one thread each [a core each].")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs, one worker each [all there are]; 0 for none.")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
+    dashboard: Annotated[str, typer.Option(help="Address of the dashboard; none for off.")] = "127.0.0.1:0",
+    host: Annotated[str, typer.Option(help="Address to listen on: whoever reaches it may run code.")] = "127.0.0.1",
+    scheduler_file: Annotated[Path | None, typer.Option(help="Write the scheduler's address here, as JSON.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Start a cluster on this machine, one worker for each GPU beside those for CPUs, and keep it until Ctrl-C."""
+    from pipelines.start_cluster import plan_cluster, start_cluster
+
+    _ = debug
+    start_cluster(
+        plan_cluster(workers, gpus),
+        memory_limit=memory_limit,
+        dashboard=dashboard,
+        host=host,
+        scheduler_file=scheduler_file,
+        tell=typer.echo,
+    )
+
+
 def _names(text: str | None) -> list[str] | None:
     return [name.strip() for name in text.split(",")] if text else None
 
@@ -385,4 +452,5 @@ def _tell(result: MapResult) -> None:
     typer.echo(f"{count} lake{'s' * (count != 1)}, {result.lakes[AREA_M2].sum() / 1e6:.3f} km2 of true area")
     for reason, count in sorted(dropped.items()):
         typer.echo(f"  not lakes: {count} {reason}")
-    typer.echo(f"written to {result.out}: lakes.parquet, lakes.gpkg, candidates.parquet, quicklook.png")
+    of_models = "".join(f", candidates_{name}.parquet" for name in result.of_models)
+    typer.echo(f"written to {result.out}: lakes.parquet, lakes.gpkg, candidates.parquet, quicklook.png{of_models}")

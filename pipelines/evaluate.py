@@ -1,45 +1,65 @@
-"""Lakes in a file against a reference in another: the score, as frames, as text, and as files."""
+"""Lakes in a file against a reference in another: the score of lakes, of areas and of pixels, and their table."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
-import pandas as pd
-import pyogrio
-import shapely
-
-from lakescale import __version__
-from lakescale.schema import LAKE_ID, REASON, InputError
-from lakescale.scoring import FP, IGNORED, IMAGE, REGION_NUM, TP, VERDICT, Score, score
-from pipelines.run_folder import MANIFEST, RunFolder, writing
+from lakescale.cluster import open_cluster
+from lakescale.dem import open_dem
+from lakescale.pixel_scoring import PixelScore, score_areas, score_pixels
+from lakescale.schema import LAKE_ID, PROBABILITY, InputError
+from lakescale.scoring import FP, IGNORED, IMAGE, REGION_NUM, score
+from lakescale.store import open_layer, open_store
+from lakescale.store.layers import KIND
+from pipelines.cup import assign_regions, read_regions
+from pipelines.score_files import Evaluation, count_reasons, describe_file, find_targets, write_score
+from pipelines.vector_files import read_polygons
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import geopandas as gpd
+    import pandas as pd
+    import xarray as xr
 
-SCORE_FILE, MATCHES_FILE = "score.json", "matches.gpkg"
-MATCHES, MISSED = "matches", "missed"
-"""Layers of the GeoPackage: every lake with its verdict; the references without a match."""
+    from lakescale.scoring import Score
 
 _KEYS = [IMAGE, REGION_NUM]
 _COUNTS, _RATES = ("tp", "fp", "fn"), ("precision", "recall", "f1")
-_RUN_LAKES, _LAKES_LAYER = "lakes.parquet", "lakes"
-_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg")
+_EVIDENCE = "evidence.zarr"
 
 
-def evaluate(
-    lakes: str | Path,
-    reference: str | Path,
-    *,
-    rules: str = "strict",
-    out: str | Path | None = None,
-    lakes_layer: str | None = None,
-    reference_layer: str | None = None,
-    as_one_group: bool = False,
-) -> Score:
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """How files are scored."""
+
+    rules: str = "strict"
+    """``strict`` or ``seed``; see `lakescale.score`."""
+    lakes_layer: str | None = None
+    """Layer to read. By default the only one, else ``lakes``, else the only one of polygons."""
+    reference_layer: str | None = None
+    as_one_group: bool = False
+    """True scores all lakes against all references, whatever ``image`` and ``region_num`` say."""
+    image: str | None = None
+    """Score this image alone; a file without a column ``image`` is taken to be of it."""
+    regions: str | Path | None = None
+    """Polygons with ``region_num``: they number the polygons of a file without that column, and bound the pixels.
+    Nothing is cut. What lies in none of them is not scored, and told."""
+    probability: str | Path | None = None
+    """Raster of 0..1 to score pixel by pixel: a GeoTIFF, a store of layers, or the folder of a run."""
+    probability_layer: str | None = None
+    """Layer of the store; by default the only one whose name begins with ``probability``."""
+    threshold: float = 0.5
+    """Where the figures of the pixels are taken."""
+    report: bool = False
+    """Whether to draw ``score.png``."""
+    cluster: str = "local"
+    """Where pixels are counted: ``local``, ``threads``, or a scheduler's address; and how many workers it has."""
+    workers: int | None = None
+    memory_limit: str | None = None
+
+
+def evaluate(lakes: str | Path, reference: str | Path, *, out: str | Path | None = None, **options: Any) -> Evaluation:
     """Score the lakes in a file against a reference, and write what came of it where asked.
 
     Parameters
@@ -47,117 +67,69 @@ def evaluate(
     lakes, reference
         GeoParquet, GeoPackage, Shapefile, GeoJSON or whatever else GDAL reads, or the folder of a run (its
         lakes.parquet). Areas are those in the reference's CRS; heights (Z) do not matter.
-    rules
-        ``strict`` or ``seed``; see `lakescale.score`.
     out
-        A folder for ``score.json`` and ``matches.gpkg``; or a path ``NAME.json``, beside which ``NAME-matches.gpkg``
-        is written. The JSON comes last, so that all is complete where it stands; earlier scores are replaced. Nothing
-        is written by default.
-    lakes_layer, reference_layer
-        Layer to read. By default the only one, else ``lakes``, else the only one of polygons.
-    as_one_group
-        True scores all lakes against all references, whatever ``image`` and ``region_num`` say.
+        A folder for ``score.json``, ``matches.gpkg``, ``curve.csv`` (with a probability) and ``score.png`` (a report);
+        or a path ``NAME.json``, beside which ``NAME-matches.gpkg``, ``NAME-curve.csv`` and ``NAME.png`` are written.
+        The JSON comes last, so that all is complete where it stands; earlier scores are replaced. Nothing is written
+        by default.
+    **options
+        See `ScoreOptions`.
 
     Returns
     -------
-    Score
-        As of `lakescale.score`; indexes are rows of the files, from 0.
+    Evaluation
+        Indexes of its frames are rows of the files, from 0.
 
     Raises
     ------
     InputError
         A file that is missing, cannot be read, or has several layers; ``image`` and ``region_num`` in only one of the
-        files (unless ``as_one_group``); an ``out`` that holds something else; whatever `lakescale.score` refuses.
+        files (unless ``as_one_group``); an ``out`` that holds something else; whatever `lakescale.score` and
+        `lakescale.score_pixels` refuse.
     RunError
         When a file cannot be written; nothing is left of it then.
     """
-    sources = {"lakes": (lakes, lakes_layer), "reference": (reference, reference_layer)}
-    targets = None if out is None else _check_targets(Path(out), [lakes, reference])
+    asked = ScoreOptions(**options)
+    if asked.report and out is None:
+        raise InputError("a report needs a place", "report", "give --out")
+    sources = {"lakes": (lakes, asked.lakes_layer), "reference": (reference, asked.reference_layer)}
+    read = [path for path in (lakes, reference, asked.regions, asked.probability) if path is not None]
+    targets = None if out is None else find_targets(Path(out), read)
     frames = {what: read_polygons(path, layer=layer, what=what) for what, (path, layer) in sources.items()}
-    result = score(*_in_groups(frames, sources, as_one_group=as_one_group), rules=rules)
+    files = {what: describe_file(path, layer, len(frames[what])) for what, (path, layer) in sources.items()}
+    regions = None if asked.regions is None else read_regions(asked.regions)
+    inside, outside, notes = _placed(frames, regions, asked)
+    own, other = _in_groups(inside, sources, as_one_group=asked.as_one_group)
+    result = score(own, other, rules=asked.rules)
+    found = Evaluation(
+        score=result,
+        areas=score_areas(own, other),
+        pixels=_score_probability(other, regions, asked),
+        outside=outside["lakes"],
+        notes=[*notes, *result.notes],
+        files=files,
+        lake_ids=own.get(LAKE_ID),
+    )
     if targets is not None:
-        files = {what: _describe(path, layer, len(frames[what])) for what, (path, layer) in sources.items()}
-        ids = frames["lakes"].get(LAKE_ID)
-        _ScoreFolder(targets[0].parent).write(targets, summarize(result, files), _layers(result, ids))
-    return result
+        write_score(found, targets, report=asked.report)
+    return found
 
 
-def read_polygons(source: str | Path, *, layer: str | None = None, what: str = "lakes") -> gpd.GeoDataFrame:
-    """Read the polygons of a vector file or of a run.
-
-    Parameters
-    ----------
-    source
-        A file that GDAL or pyarrow reads, or the folder of a run.
-    layer
-        Layer to read, see `evaluate`.
-    what
-        What it is, for messages: ``lakes`` or ``reference``.
-
-    Returns
-    -------
-    geopandas.GeoDataFrame
-        All rows and columns, numbered from 0, without Z; the frame may be empty.
-
-    Raises
-    ------
-    InputError
-        When there is no such file or layer, or it cannot be read.
-    """
-    path, problem = _file_of(source, what), ""
-    if path.endswith(".parquet") and layer is not None:
-        raise InputError("a GeoParquet file has no layers", path, f"leave out --{what}-layer")
-    try:
-        if path.endswith(".parquet"):
-            frame = gpd.read_parquet(path)
-        else:
-            frame = gpd.read_file(path, layer=_layer_of(path, layer, what), engine="pyogrio")
-    except InputError:
-        raise
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, OSError) as error:
-        problem = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if problem:
-        raise InputError(f"the {what} cannot be read: {problem}", path, "give a vector file, or the folder of a run")
-    if not isinstance(frame, gpd.GeoDataFrame) or frame.active_geometry_name is None:
-        raise InputError(f"the {what} have no geometries", path, "give a layer of polygons")
-    return frame.set_geometry(shapely.force_2d(frame.geometry.values), crs=frame.crs).reset_index(drop=True)
-
-
-def summarize(result: Score, files: dict[str, Any]) -> dict[str, Any]:
-    """Give what ``score.json`` holds.
+def format_score(result: Score, areas: pd.DataFrame | None = None, pixels: PixelScore | None = None) -> str:
+    """Lay a score out as a table: a line for each group and one for all, then why lakes are false.
 
     Parameters
     ----------
     result
-        A score.
-    files
-        What was scored, under any keys.
-
-    Returns
-    -------
-    dict
-        ``rules``, ``tp``, ``fp``, ``fn``, ``precision``, ``recall``, ``f1``; ``reasons`` (count of lakes by reason, for
-        each verdict); ``crs`` of the comparison; ``groups``, a list of records with the six figures and ``image`` and
-        ``region_num``, or ``group``; ``files``; ``lakescale``, the version.
-    """
-    reasons = {verdict: _count_reasons(result, verdict) for verdict in (TP, FP, IGNORED)}
-    names = _KEYS if result.groups.index.nlevels > 1 else ["group"]
-    groups = result.groups.rename_axis(index=names).reset_index()
-    return {
-        **result.to_dict(),
-        "reasons": reasons,
-        "crs": result.matches.crs.to_string() if result.matches.crs else None,
-        "groups": [{str(k): _plain(v) for k, v in row.items()} for row in groups.to_dict("records")],
-        "files": files,
-        "lakescale": __version__,
-    }
-
-
-def format_score(result: Score) -> str:
-    """Lay a score out as a table: a line for each group and one for all, then why lakes are false.
+        Of lakes.
+    areas
+        As of `lakescale.pixel_scoring.score_areas`: adds the share of the area that both have (IoU).
+    pixels
+        Adds a line about pixels.
 
     Examples
     --------
+    >>> import geopandas as gpd, shapely
     >>> reference = gpd.GeoDataFrame(geometry=shapely.box([0, 20], 0, [9, 29], 9), crs=3413)
     >>> lakes = gpd.GeoDataFrame(geometry=shapely.box([0, 20], 0, [9, 29], [9, 4]), crs=3413)
     >>> print(format_score(score(lakes, reference)))
@@ -170,58 +142,44 @@ def format_score(result: Score) -> str:
     grouped = result.groups.index.nlevels > 1
     names: list[Any] = [_KEYS, *result.groups.index, ("all", "")] if grouped else [("",), ("all",)]
     figures = [[*_COUNTS, *_RATES], *(_figures(row) for row in result.groups.itertuples() if grouped), _figures(result)]
-    table = [[*map(str, name), *row] for name, row in zip(names, figures, strict=True)]
+    shares = [[]] * len(figures) if areas is None else [["area iou"], *([f"{iou:.3f}"] for iou in areas["iou"])]
+    table = [[*map(str, name), *row, *share] for name, row, share in zip(names, figures, shares, strict=True)]
     lines = [f"{result.rules} rules", *_aligned(table)]
     for title, verdict in (("false positives", FP), ("neither true nor false", IGNORED)):
-        counts = {reason: str(count) for reason, count in _count_reasons(result, verdict).items()}
+        counts = {reason: str(count) for reason, count in count_reasons(result, verdict).items()}
         width = max(map(len, counts.values()), default=0)
         lines += [title] * bool(counts) + [f"  {count:>{width}}  {reason}" for reason, count in counts.items()]
-    return "\n".join(lines)
+    return "\n".join(lines + ([] if pixels is None else [str(pixels)]))
 
 
-class _ScoreFolder(RunFolder):
-    """Where a score is written; its files appear under their names only when they are complete."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, targets: tuple[Path, Path], summary: dict[str, Any], layers: dict[str, gpd.GeoDataFrame]) -> None:
-        """Write the polygons, then the figures."""
-        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        figures, polygons = targets
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            figures.unlink(missing_ok=True)  # of an earlier score, whose polygons go
-        self.publish(polygons.name, lambda path: _write_layers(path, layers))
-        self.publish(figures.name, lambda path: path.write_text(text))
-
-
-def _file_of(source: str | Path, what: str) -> str:
-    """Give what to open: the source itself, or the lakes of a run."""
-    if "://" in str(source) or str(source).startswith("/vsi"):
-        return str(source)
-    path = Path(source)
-    if not path.exists():
-        raise InputError(f"there is no such file for the {what}", str(source), "check the path")
-    if (path / MANIFEST).is_file() and not (path / _RUN_LAKES).is_file():
-        raise InputError("the run has no lakes", str(source), "finish it first: lakescale map")
-    return str(path / _RUN_LAKES if (path / _RUN_LAKES).is_file() else path)
+def _placed(
+    frames: dict[str, gpd.GeoDataFrame], regions: gpd.GeoDataFrame | None, asked: ScoreOptions
+) -> tuple[dict[str, gpd.GeoDataFrame], dict[str, gpd.GeoDataFrame], list[str]]:
+    """Name the image and number the regions where asked; what lies in no region comes apart."""
+    if asked.as_one_group and (asked.image is not None or asked.regions is not None):
+        what = "one group has neither image nor regions"
+        raise InputError(what, "as_one_group", "leave out --as-one-group, or --image and --regions")
+    inside, outside, notes = {}, {}, []
+    for what, whole in frames.items():
+        frame = whole if asked.image is None else _of_image(whole, asked.image, what)
+        apart = frame.iloc[:0]
+        if regions is not None and REGION_NUM not in frame:
+            number = assign_regions(frame, regions, what=what)
+            apart, frame = frame[number.isna()], frame[number.notna()].assign(**{REGION_NUM: number.dropna()})
+        if len(apart):
+            notes.append(f"{what}: {len(apart)} in no region, not scored")
+        inside[what], outside[what] = frame, apart
+    return inside, outside, notes
 
 
-def _layer_of(path: str, asked: str | None, what: str) -> str:
-    """Choose a layer: the one asked for, the only one, `lakes`, the only one of polygons."""
-    layers = {str(name): str(kind) for name, kind in pyogrio.list_layers(path)}
-    listed = ", ".join(layers)
-    if asked is not None:
-        if asked not in layers:
-            raise InputError(f"there is no layer {asked!r}, only {listed}", path, f"give another --{what}-layer")
-        return asked
-    polygonal = [name for name, kind in layers.items() if "Polygon" in kind]
-    for candidates in (list(layers), [name for name in layers if name == _LAKES_LAYER], polygonal):
-        if len(candidates) == 1:
-            return candidates[0]
-    what_is = f"the {what} are one of {len(layers)} layers: {listed}" if layers else f"the {what} have no layers"
-    raise InputError(what_is, path, f"choose one with --{what}-layer" if layers else "give a vector file")
+def _of_image(frame: gpd.GeoDataFrame, image: str, what: str) -> gpd.GeoDataFrame:
+    if IMAGE not in frame:
+        return frame.assign(**{IMAGE: image})
+    kept = frame[frame[IMAGE] == image]
+    if what == "reference" and not len(kept) and len(frame):
+        there = ", ".join(map(str, frame[IMAGE].unique()[:6]))
+        raise InputError(f"the reference has no image {image!r}, only {there}", "image", "choose one with --image")
+    return kept
 
 
 def _in_groups(
@@ -241,91 +199,44 @@ def _in_groups(
     raise InputError(
         f"lakes are scored by {IMAGE} and {REGION_NUM}, which not both files have ({told})",
         ", ".join(str(sources[what][0]) for what, keys in has.items() if keys != _KEYS),
-        "add the columns, or score all as one group: --as-one-group",
+        "give --image and --regions, or score all as one group: --as-one-group",
     )
 
 
-def _check_targets(out: Path, inputs: Iterable[str | Path]) -> tuple[Path, Path]:
-    """Name the files to write, and refuse to replace what is no score."""
-    named = out.suffix == ".json"
-    figures = out if named else out / SCORE_FILE
-    polygons = out.with_name(f"{out.stem}-{MATCHES_FILE}") if named else out / MATCHES_FILE
-    used = {Path(path).resolve() for path in inputs}
-    for path, is_ours in ((figures, _is_summary), (polygons, _is_matches)):
-        if path.resolve() in used:
-            raise InputError("the score would replace what is scored", str(path), "give another --out")
-        if path.exists() and not is_ours(path):
-            raise InputError("there is a file that is no score", str(path), "give another --out")
-    return figures, polygons
-
-
-def _is_summary(path: Path) -> bool:
-    try:
-        return {"rules", "groups", "files", "lakescale"} <= set(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def _is_matches(path: Path) -> bool:
-    try:
-        return set(pyogrio.list_layers(path)[:, 0]) <= {MATCHES, MISSED}
-    except pyogrio.errors.DataSourceError:
-        return False
-
-
-def _layers(result: Score, lake_ids: pd.Series[Any] | None) -> dict[str, gpd.GeoDataFrame]:
-    """Make frames that a GeoPackage can hold; rows of the files become columns."""
-    keys = [key for key in _KEYS if key in result.matches]
-    matches = result.matches.assign(lake=result.matches.index)
-    if lake_ids is not None:
-        matches[LAKE_ID] = lake_ids
-    missed = result.missed[[*keys, result.missed.active_geometry_name]].assign(reference=result.missed.index)
-    first = ["lake", *([LAKE_ID] if lake_ids is not None else []), *keys, "reference"]
-    rest = [column for column in matches if column not in first]
-    return {
-        MATCHES: matches[[*first, *rest]],
-        MISSED: missed[[*keys, "reference", missed.active_geometry_name]],
-    }
-
-
-def _write_layers(path: Path, layers: dict[str, gpd.GeoDataFrame]) -> None:
-    for layer, frame in layers.items():
-        frame.to_file(
-            path, layer=layer, driver="GPKG", engine="pyogrio", geometry_type="MultiPolygon", promote_to_multi=True
+def _score_probability(
+    reference: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None, asked: ScoreOptions
+) -> PixelScore | None:
+    """Count the pixels of a probability on a cluster."""
+    if asked.probability is None:
+        return None
+    images = reference[IMAGE].unique() if IMAGE in reference else []
+    if len(images) > 1:
+        what = f"a probability is of one image, the reference has {len(images)}"
+        raise InputError(what, str(asked.probability), "choose one with --image")
+    probability = _open_probability(str(asked.probability), asked.probability_layer)
+    with open_cluster(asked.cluster, workers=asked.workers, memory_limit=asked.memory_limit) as client:
+        return score_pixels(
+            probability, reference, threshold=asked.threshold, within=regions, client=client, progress=True
         )
 
 
-def _describe(source: str | Path, layer: str | None, rows: int) -> dict[str, Any]:
-    path = _file_of(source, "file")
-    return {"path": str(source), "layer": layer, "polygons": rows, "sha256": _fingerprints(Path(path))}
+def _open_probability(source: str, layer: str | None) -> xr.DataArray:
+    inner = Path(source) / _EVIDENCE
+    path = str(inner) if inner.is_dir() else source
+    if path.rstrip("/").endswith(".zarr"):
+        return open_layer(path, layer or _find_layer(path))
+    if layer is not None:
+        raise InputError("only a store has layers", source, "leave out --probability-layer")
+    return open_dem(path, limits=None).rename(PROBABILITY)  # any raster of one band: float32, NaN where void
 
 
-def _fingerprints(path: Path) -> dict[str, str]:
-    """Hash the files that make a source, by name; those of a URL are not known."""
-    if path.is_dir():
-        parts = sorted(part for part in path.iterdir() if part.is_file())
-    elif path.suffix.lower() == ".shp":
-        parts = [path.with_suffix(suffix) for suffix in _SHAPEFILE_PARTS]
-    else:
-        parts = [path]
-    found = {}
-    for part in parts:
-        if part.is_file():
-            with part.open("rb") as file:
-                found[part.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
-
-
-def _count_reasons(result: Score, verdict: str) -> dict[str, int]:
-    counts = result.matches.loc[result.matches[VERDICT] == verdict, REASON].value_counts()
-    return {str(reason): int(count) for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
-
-
-def _plain(value: Any) -> Any:
-    """Make JSON of numpy's numbers and of what is missing."""
-    if pd.isna(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
+def _find_layer(store: str) -> str:
+    names = sorted(str(name) for name in open_store(Path(store), KIND).array_keys())
+    found = [name for name in names if name.startswith(PROBABILITY)]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} layers of the store are probabilities: {', '.join(found or names) or 'it is empty'}"
+    raise InputError(what, store, "choose one with --probability-layer")
 
 
 def _figures(row: Any) -> list[str]:

@@ -6,6 +6,7 @@ import doctest
 import hashlib
 import json
 import re
+import struct
 
 import geopandas as gpd
 import numpy as np
@@ -18,9 +19,14 @@ from geopandas.testing import assert_geodataframe_equal
 import pipelines.evaluate
 from lakescale import InputError, RunError, score
 from pipelines import run_folder
-from pipelines.evaluate import evaluate, format_score, read_polygons
+from pipelines.evaluate import format_score
+from pipelines.vector_files import read_polygons
 
 FIGURES = ["tp", "fp", "fn", "precision", "recall", "f1"]
+
+
+def evaluate(*paths, **options):
+    return pipelines.evaluate.evaluate(*paths, **options).score
 
 
 def frame(*boxes, crs=3413, **columns):
@@ -121,8 +127,7 @@ def test_lakes_in_another_crs(tmp_path, files):
     reference.set_geometry(reference.translate(-190_000, -2_500_000)).to_parquet(tmp_path / "reference.parquet")
     moved.to_crs(4326).to_file(tmp_path / "degrees.geojson")
     assert evaluate(tmp_path / "degrees.geojson", tmp_path / "reference.parquet").tp == 1
-    with pytest.raises(InputError, match=r"areas in WGS 84 are not in m2 \[reference\].*to_crs"):
-        evaluate(tmp_path / "reference.parquet", tmp_path / "degrees.geojson")
+    assert evaluate(tmp_path / "reference.parquet", tmp_path / "degrees.geojson").matches.crs == "EPSG:6931"
 
 
 @pytest.mark.parametrize("columns", [{}, {"image": "a.tif", "region_num": [1, 1, 2]}])
@@ -193,7 +198,10 @@ def sha256(path):
 def test_score_json_says_what_was_scored_and_found(tmp_path, files):
     result = evaluate(*files, rules="seed", out=tmp_path / "out" / "deep", reference_layer="reference")
     told = json.loads((tmp_path / "out" / "deep" / "score.json").read_text())
-    assert list(told) == ["rules", *FIGURES, "reasons", "crs", "groups", "files", "lakescale"]
+    assert list(told) == [
+        "rules", *FIGURES, "reasons", "crs", "areas", "pixels", "mended", "outside", "notes", "groups", "files",
+        "lakescale",
+    ]  # fmt: skip
     assert {name: told[name] for name in ("rules", *FIGURES)} == result.to_dict()
     assert told["reasons"] == {
         "tp": {"fits": 1}, "fp": {"area out of 50-160 %": 1, "overlaps no reference": 1}, "ignored": {},
@@ -203,7 +211,15 @@ def test_score_json_says_what_was_scored_and_found(tmp_path, files):
         ["a.tif", 1, 1, 1, 1],
         ["a.tif", 2, 0, 1, 1],
     ]
-    assert set(told["groups"][0]) == {"image", "region_num", *FIGURES}
+    assert set(told["groups"][0]) == {"image", "region_num", *FIGURES, "areas"}
+    assert told["areas"] == pytest.approx({
+        "lakes_m2": 390, "reference_m2": 290, "shared_m2": 190, "precision": 190 / 390, "recall": 190 / 290,
+        "f1": 380 / 680, "iou": 190 / 490,
+    })  # fmt: skip
+    assert [group["areas"]["lakes_m2"] for group in told["groups"]] == [300, 90]
+    assert (told["pixels"], told["mended"], told["outside"], told["notes"]) == (
+        None, {"lakes": 0, "reference": 0}, 0, [],
+    )  # fmt: skip
     assert told["files"] == {
         "lakes": {"path": str(files[0]), "layer": None, "polygons": 3, "sha256": {"lakes.gpkg": sha256(files[0])}},
         "reference": {
@@ -336,8 +352,6 @@ def test_the_table_counts_what_the_seed_ignores():
 
 # -- bad input
 
-bow_tie = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
-
 
 def test_what_cannot_be_read_is_named(tmp_path, files):
     (tmp_path / "broken.gpkg").write_text("no database")
@@ -345,7 +359,6 @@ def test_what_cannot_be_read_is_named(tmp_path, files):
     (tmp_path / "empty").mkdir()
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "table.parquet")
     pyogrio.write_dataframe(pd.DataFrame({"a": [1]}), tmp_path / "table.gpkg")
-    gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1), bow_tie], crs=3413).to_file(tmp_path / "bow.gpkg")
     gpd.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs=3413).to_file(tmp_path / "points.gpkg")
     for name, message in (
         ("gone.gpkg", "there is no such file for the lakes [{}]. Check the path"),
@@ -354,7 +367,6 @@ def test_what_cannot_be_read_is_named(tmp_path, files):
         ("empty", "the lakes cannot be read: "),
         ("table.parquet", "the lakes cannot be read: "),
         ("table.gpkg", "the lakes have no geometries [{}]"),
-        ("bow.gpkg", "Self-intersection[1 1] [lakes, row 1, index 1 (one of 1)]"),
         ("points.gpkg", "only polygons have an area, found Point [lakes, row 0"),
     ):
         with pytest.raises(InputError, match=re.escape(message.format(tmp_path / name))):
@@ -367,6 +379,19 @@ def test_what_cannot_be_read_is_named(tmp_path, files):
     with pytest.raises(InputError, match="no scoring rules 'cup'"):
         evaluate(*files, rules="cup")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_ring_that_is_not_closed_is_told_from_a_file_that_is_broken(tmp_path, files):
+    corners = [(0, 0), (9, 0), (9, 9), (0, 9)]  # no constructor of shapely's makes such a ring
+    ring = struct.pack("<BIII", 1, 3, 1, len(corners)) + b"".join(struct.pack("<dd", *corner) for corner in corners)
+    pyogrio.raw.write(
+        tmp_path / "open.gpkg", geometry=np.array([ring], object), field_data=[np.array([1])], fields=["a"],
+        geometry_type="Polygon", crs="EPSG:3413", driver="GPKG",
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"a ring that is none: .*closed.*\[.*open.gpkg\].*on_invalid='fix'"):
+        evaluate(tmp_path / "open.gpkg", files[1], as_one_group=True)
+    gpd.read_file(tmp_path / "open.gpkg", on_invalid="fix").to_file(tmp_path / "closed.gpkg")
+    assert evaluate(tmp_path / "closed.gpkg", files[1], as_one_group=True).matches.lake_m2.tolist() == [81]
 
 
 # -- real data
