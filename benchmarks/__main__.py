@@ -11,12 +11,17 @@ from benchmarks import (
     color_mask,
     fill_depressions,
     fill_stores,
+    fuse,
     ingest,
     label_regions,
+    model,
     polygonize,
     regrid,
+    samples,
     scenes,
+    score,
     worker_memory,
+    zonal,
 )
 from benchmarks.races import REPEATS
 
@@ -59,6 +64,13 @@ def print_growth() -> None:
     _print_row(_spread(fill_stores.FillGrowth().measure(REPEATS), 2))
 
 
+def print_model_memory() -> None:
+    """Print peaks of a worker that runs a model, at the size and at twice the size."""
+    _print_head("size", "peak, MB")
+    for size in model.ModelMemory.params:
+        _print_row(size, f"{model.ModelMemory().track_peak_mb(size):.0f}")
+
+
 TABLES: dict[str, Callable[[], None]] = {
     "color": lambda: print_races(color_mask.ColorMask()),
     "polygonize": lambda: print_races(polygonize.Polygonize()),
@@ -67,6 +79,11 @@ TABLES: dict[str, Callable[[], None]] = {
     "ingest": lambda: print_races(ingest.Ingest()),
     "regrid": lambda: print_races(regrid.Regrid()),
     "label": lambda: (print_tasks(), print_races(label_regions.LabelRegions()))[0],
+    "model": lambda: (print_races(model.ModelThroughput()), print_model_memory())[0],
+    "fuse": lambda: (print_races(fuse.FuseBare()), print_races(fuse.FuseLoop()))[0],
+    "samples": lambda: print_races(samples.TrainingPatches()),
+    "score": lambda: print_races(score.Score()),
+    "zonal": lambda: print_races(zonal.Zonal()),
     "memory": print_memory,
 }
 

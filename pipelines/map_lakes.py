@@ -10,20 +10,15 @@ from typing import TYPE_CHECKING, Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import shapely
 
-from lakescale.cluster import compute, describe, open_cluster
+from lakescale.cluster import describe, open_cluster
 from lakescale.evidence.ice import keep_largest, require_ice
 from lakescale.fusion import admit, covered_share, require_sinks, seen_share, sink_share
-from lakescale.polygons import polygonize
-from lakescale.report import draw_quicklook, overview
-from lakescale.rules import outline_candidates
-from lakescale.scene import seen_mask
+from lakescale.report import draw_quicklook
 from lakescale.schema import (
     AREA_3857_M2,
     AREA_M2,
     BAND,
-    DEM,
     ICE,
     KEPT,
     LABEL,
@@ -33,7 +28,10 @@ from lakescale.schema import (
     SEEN_SHARE,
     SINK,
 )
-from pipelines.run_folder import RunFolder
+from pipelines.evidence_store import EvidenceStore, PlannedStore, lay_evidence
+from pipelines.products import CANDIDATES, IMAGE, NO_DEM, NOT_SEEN, compute_products, lazy_products
+from pipelines.run_folder import RunFolder, candidates_of
+from pipelines.run_models import RunModel, find_gate, open_models
 from pipelines.sources import Sources, find_evidence, open_sources
 
 if TYPE_CHECKING:
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from lakescale.rules import PolygonRules
     from pipelines.recipe import MapRecipe
 
 _LARGE_ENOUGH_TO_DRAW = 0.2  # of the least lake: smaller specks would hide the picture
@@ -58,6 +57,8 @@ class MapResult:
     notes: list[str]
     """What was missing or left out, once each."""
     seconds: dict[str, float] = field(default_factory=dict)
+    of_models: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
+    """Every candidate of each model by itself, judged alike; the lakes come from the first one's, or from none."""
 
 
 def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = False) -> MapResult:
@@ -81,98 +82,125 @@ def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = Fa
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
-        sources = open_sources(recipe)
-        evidence = find_evidence(sources, recipe)
-    folder = RunFolder.check(recipe, overwrite=overwrite)
+        run = _Run.open(recipe)
+        planned = run.lay_evidence()
+    folder = RunFolder.check(run.recipe, overwrite=overwrite)
+    store = None
     try:
         with open_cluster(recipe.cluster.kind, **_cluster_options(recipe)) as client:
-            cluster = describe(client)
+            cluster, layers = describe(client), planned
+            if recipe.write_evidence:
+                with _timed(seconds, "evidence"):
+                    folder.announce()
+                    reuse = not (overwrite and folder.is_same)
+                    store = EvidenceStore(recipe.out, planned, run.sources.grid, reuse=reuse, progress=progress)
+                    layers = run.lay_evidence(store.keep)
             with _timed(seconds, "compute"):
-                products = compute_products(sources, evidence, recipe, progress=progress)
+                products = compute_products(run.lazy_products(layers), run.sources, run.recipe, progress=progress)
         with _timed(seconds, "lakes"):
-            candidates = judge_candidates(products, sources, recipe)
-            lakes = name_lakes(candidates, products, sources, evidence)
-            sources.notes += _say_what_was_seen(products)
+            candidates = judge_candidates(products[CANDIDATES], products, run)
+            lakes = name_lakes(candidates, products, run)
+            of_models = judge_models(products, run)
+            run.sources.notes += _say_what_was_seen(products) + _say_what_models_did(products, of_models, run.models)
         with _timed(seconds, "write"):
-            folder.claim()
-            write_products(folder, lakes, candidates, products, sources, recipe)
-        folder.finish(**_facts(sources, lakes, candidates), seconds=seconds, cluster=cluster)
+            folder.claim(None if store is None else store.path)
+            write_products(folder, lakes, candidates, of_models, products, run)
+        folder.finish(**_facts(run, lakes, candidates, products, store), seconds=seconds, cluster=cluster)
     except BaseException as error:
+        if store is not None and not folder.claimed:
+            store.drop_if_empty()
         folder.fail(error)
         raise
-    return MapResult(recipe.out, lakes, candidates, sources.notes, seconds)
+    return MapResult(recipe.out, lakes, candidates, run.sources.notes, seconds, of_models)
 
 
 def plan(recipe: MapRecipe) -> dict[str, Any]:
     """Say what a run would do, without computing: chunks, tasks and bytes a chunk."""
-    sources = open_sources(recipe)
-    evidence = find_evidence(sources, recipe)
-    scene = sources.scene
-    graphs = [lazy.__dask_graph__() for lazy in _lazy_products(sources, evidence, recipe).values()]
+    run = _Run.open(recipe)
+    scene, written = run.sources.scene, PlannedStore()
+    layers = run.lay_evidence(written.keep) if recipe.write_evidence else run.lay_evidence()
+    graphs = [lazy.__dask_graph__() for lazy in run.lazy_products(layers).values()]
     chunk_px = int(np.prod([max(axis) for axis in scene.chunks[-2:]])) if scene.chunks else scene.size
+    windows = {f"windows of {one.name}": one.count(scene, find_gate(layers)).windows.item() for one in run.models}
     return {
         "scene": scene.attrs.get("source", ""),
         "pixels": scene.sizes["y"] * scene.sizes["x"],
         "chunks": int(np.prod([len(axis) for axis in scene.chunks[-2:]])) if scene.chunks else 1,
-        "tasks": len({key for graph in graphs for key in graph}),
+        "tasks": len({key for graph in graphs for key in graph}) + written.tasks,
         "bytes a chunk read": chunk_px * scene.sizes[BAND] * scene.dtype.itemsize,
-        "notes": sources.notes,
+        **windows,
+        "layers written": ", ".join(written.layers) or "none",
+        "bytes written, before compression": written.n_bytes,
+        "notes": run.sources.notes,
     }
 
 
-def _lazy_products(sources: Sources, evidence: dict[str, xr.DataArray], recipe: MapRecipe) -> dict[str, Any]:
-    masks = list(evidence.values())
-    water = masks[0] if len(masks) == 1 else masks[0] | masks[1]
-    seen = seen_mask(sources.scene)
-    lazy = {
-        "candidates": outline_candidates(water, recipe.polygon_rules),
-        "not_seen": polygonize(~seen),
-        "image": overview(sources.scene, seen),
-        **{name: polygonize(mask) for name, mask in evidence.items()},
-    }
-    if sources.terrain:
-        lazy |= {SINK: polygonize(sources.terrain[SINK]), "no_dem": polygonize(~sources.terrain[DEM])}
-    if sources.ice_raster is not None:
-        lazy[ICE] = polygonize(sources.ice_raster)
-    return lazy
+@dataclass
+class _Run:
+    """What is known of a run before anything is computed."""
 
+    recipe: MapRecipe
+    """With nothing of its models left open."""
+    sources: Sources
+    models: list[RunModel]
+    masks: dict[str, xr.DataArray]
+    """Of water, lazy."""
 
-def compute_products(
-    sources: Sources, evidence: dict[str, xr.DataArray], recipe: MapRecipe, *, progress: bool
-) -> dict[str, Any]:
-    """Compute everything that comes from pixels, in one graph: frames become their outlines."""
-    lazy = _lazy_products(sources, evidence, recipe)
-    found = compute(*lazy.values(), progress=progress, description="pixels to candidates")
-    products = dict(zip(lazy, found, strict=True))
-    candidates, image = products.pop("candidates"), np.asarray(products.pop("image"))
-    outlines = {name: frame.geometry.values for name, frame in products.items()}
-    pixels = shapely.area(sources.grid.geobox.extent.geom)
-    shares = {
-        f"{name}_share": 1 - shapely.area(outlines[name]).sum() / pixels
-        for name in ("not_seen", "no_dem")
-        if name in outlines
-    }
-    return {"candidates": candidates, "image": image, **shares, **outlines}
+    @classmethod
+    def open(cls, recipe: MapRecipe) -> _Run:
+        recipe, models = open_models(recipe)
+        sources = open_sources(recipe)
+        return cls(recipe, sources, models, find_evidence(sources, recipe))
+
+    @property
+    def shares(self) -> dict[str, str]:
+        """Columns that say what share of a lake lies under some evidence, and the product that holds its outlines."""
+        return {name: name for name in self.masks} | {model.name: model.layer for model in self.models}
+
+    def lay_evidence(self, *keep: Any) -> dict[str, xr.DataArray]:
+        return lay_evidence(self.sources, self.masks, self.models, self.recipe, *keep)
+
+    def lazy_products(self, layers: dict[str, xr.DataArray]) -> dict[str, Any]:
+        return lazy_products(layers, self.masks, self.sources, self.models, self.recipe)
 
 
 def _say_what_was_seen(products: dict[str, Any]) -> list[str]:
     share = products["not_seen_share"]
     notes = [f"seen: {share:.1%} of the scene" + ("" if share > 0 else "; whether there are lakes is not known")]
-    if len(products.get("no_dem", ())):
+    if len(products.get(NO_DEM, ())):
         covered = products["no_dem_share"]
         notes.append(f"warning: the DEM covers {covered:.1%} of the scene; elsewhere sinks are not seen")
     return notes
 
 
-def judge_candidates(products: dict[str, Any], sources: Sources, recipe: MapRecipe) -> gpd.GeoDataFrame:
-    """Order the candidates and give each its last reason."""
-    order = [LABEL, REASON, AREA_M2]
-    candidates = products["candidates"].sort_values(order, kind="stable").reset_index(drop=True)
-    candidates = admit(candidates, ice=find_ice(products, sources, recipe), exclude=sources.exclude)
-    if recipe.min_sink_share:
-        least = recipe.min_sink_share
-        candidates = require_sinks(candidates, products[SINK], products["no_dem"], least=least)
+def _say_what_models_did(
+    products: dict[str, Any], candidates: dict[str, gpd.GeoDataFrame], models: list[RunModel]
+) -> list[str]:
+    notes = []
+    for model in models:
+        counts = {name: int(count) for name, count in products[f"windows_{model.name}"].items()}
+        idle = f"{counts['unseen']} without a seen pixel, {counts['gated']} without other evidence were not run"
+        kept = int((candidates[model.name][REASON] == KEPT).sum())
+        notes.append(f"model {model.name}: {counts['windows']} windows, {idle}; {kept} candidates are kept")
+    return notes
+
+
+def judge_candidates(frame: gpd.GeoDataFrame, products: dict[str, Any], run: _Run) -> gpd.GeoDataFrame:
+    """Order candidates and give each its last reason."""
+    candidates = frame.sort_values([LABEL, REASON, AREA_M2], kind="stable").reset_index(drop=True)
+    candidates = admit(candidates, ice=find_ice(products, run.sources, run.recipe), exclude=run.sources.exclude)
+    if run.recipe.min_sink_share:
+        least = run.recipe.min_sink_share
+        candidates = require_sinks(candidates, products[SINK], products[NO_DEM], least=least)
     return candidates
+
+
+def judge_models(products: dict[str, Any], run: _Run) -> dict[str, gpd.GeoDataFrame]:
+    """Judge the candidates of each model as those of other evidence, and say which it is."""
+    return {
+        model.name: judge_candidates(products[f"{CANDIDATES}_{model.name}"], products, run).assign(evidence=model.name)
+        for model in run.models
+    }
 
 
 def find_ice(products: dict[str, Any], sources: Sources, recipe: MapRecipe) -> gpd.GeoDataFrame | None:
@@ -186,27 +214,22 @@ def find_ice(products: dict[str, Any], sources: Sources, recipe: MapRecipe) -> g
     return keep_largest(ice, sources.aoi)
 
 
-def name_lakes(
-    candidates: gpd.GeoDataFrame,
-    products: dict[str, Any],
-    sources: Sources,
-    evidence: dict[str, xr.DataArray],
-) -> gpd.GeoDataFrame:
+def name_lakes(candidates: gpd.GeoDataFrame, products: dict[str, Any], run: _Run) -> gpd.GeoDataFrame:
     """Take the candidates that are lakes and add id, time, evidence and the share of surroundings that was seen."""
     kept = candidates[candidates[REASON] == KEPT].sort_values(LABEL).reset_index(drop=True)
     geometry = kept.geometry.values
     columns: dict[str, Any] = {
         LAKE_ID: np.arange(1, len(kept) + 1),
-        LAKE_TIME: np.full(len(kept), sources.scene.time.values.astype("datetime64[ms]")),
+        LAKE_TIME: np.full(len(kept), run.sources.scene.time.values.astype("datetime64[ms]")),
         AREA_M2: kept[AREA_M2],
         AREA_3857_M2: kept[AREA_3857_M2],
         "perimeter_m": kept.geometry.length,
-        **{f"{name}_share": covered_share(geometry, products[name]) for name in evidence},
-        SEEN_SHARE: seen_share(geometry, products["not_seen"], sources.grid),
+        **{f"{name}_share": covered_share(geometry, products[product]) for name, product in run.shares.items()},
+        SEEN_SHARE: seen_share(geometry, products[NOT_SEEN], run.sources.grid),
         REASON: kept[REASON],
     }
     if SINK in products:
-        share, covered = sink_share(geometry, products[SINK], products["no_dem"])
+        share, covered = sink_share(geometry, products[SINK], products[NO_DEM])
         columns |= {"sink_share": share, "dem_share": covered}
     return gpd.GeoDataFrame(columns, geometry=kept.geometry, crs=kept.crs)
 
@@ -215,25 +238,28 @@ def write_products(
     folder: RunFolder,
     lakes: gpd.GeoDataFrame,
     candidates: gpd.GeoDataFrame,
+    of_models: dict[str, gpd.GeoDataFrame],
     products: dict[str, Any],
-    sources: Sources,
-    recipe: MapRecipe,
+    run: _Run,
 ) -> None:
     """Write the files of the run."""
     dropped = candidates[candidates[REASON] != KEPT]
     folder.publish("lakes.parquet", lakes.to_parquet)
     folder.publish("candidates.parquet", candidates.to_parquet)
+    for name, frame in of_models.items():
+        folder.publish(candidates_of(name), frame.to_parquet)
     folder.publish("lakes.gpkg", lambda path: _write_geopackage(path, lakes, dropped))
-    rules = recipe.polygon_rules
-    least = _LARGE_ENOUGH_TO_DRAW
-    drawn = dropped[
-        (dropped[AREA_M2] >= least * rules.min_area_m2) & (dropped[AREA_3857_M2] >= least * rules.min_area_3857_m2)
-    ]
     area_km2 = lakes[AREA_M2].sum() / 1e6
-    title = f"{str(sources.scene.time.values)[:10]}: {len(lakes)} lakes, {area_km2:.3f} km² of true area"
-    folder.publish(
-        "quicklook.png", lambda path: draw_quicklook(path, products["image"], sources.grid, lakes, drawn, title)
-    )
+    title = f"{str(run.sources.scene.time.values)[:10]}: {len(lakes)} lakes, {area_km2:.3f} km² of true area"
+    drawn = _large_enough(dropped, run.recipe.polygon_rules)
+    image, grid = products[IMAGE], run.sources.grid
+    folder.publish("quicklook.png", lambda path: draw_quicklook(path, image, grid, lakes, drawn, title))
+
+
+def _large_enough(frame: gpd.GeoDataFrame, rules: PolygonRules) -> gpd.GeoDataFrame:
+    least = _LARGE_ENOUGH_TO_DRAW
+    large = (frame[AREA_M2] >= least * rules.min_area_m2) & (frame[AREA_3857_M2] >= least * rules.min_area_3857_m2)
+    return frame[large]
 
 
 def _write_geopackage(path: Path, lakes: gpd.GeoDataFrame, dropped: gpd.GeoDataFrame) -> None:
@@ -246,17 +272,26 @@ def _cluster_options(recipe: MapRecipe) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _facts(sources: Sources, lakes: gpd.GeoDataFrame, candidates: gpd.GeoDataFrame) -> dict[str, Any]:
+def _facts(
+    run: _Run,
+    lakes: gpd.GeoDataFrame,
+    candidates: gpd.GeoDataFrame,
+    products: dict[str, Any],
+    store: EvidenceStore | None,
+) -> dict[str, Any]:
     counts = pd.Series(candidates[REASON]).value_counts().sort_index()
-    return {
-        "fingerprint": sources.scene.data.name,
-        "scene": {str(k): v for k, v in sources.scene.attrs.items()},
-        "grid": {"crs": sources.grid.crs.to_string(), "shape": sources.grid.shape, "bounds": sources.grid.bounds_xyxy},
+    scene, grid = run.sources.scene, run.sources.grid
+    facts = {
+        "fingerprint": scene.data.name,
+        "scene": {str(k): v for k, v in scene.attrs.items()},
+        "grid": {"crs": grid.crs.to_string(), "shape": grid.shape, "bounds": grid.bounds_xyxy},
         "lakes": len(lakes),
         "area_m2": float(lakes[AREA_M2].sum()),
         "candidates": {str(k): int(v) for k, v in counts.items()},
-        "notes": sources.notes,
+        "models": {model.name: model.facts(products[f"windows_{model.name}"]) for model in run.models},
+        "notes": run.sources.notes,
     }
+    return facts if store is None else facts | {"evidence": store.facts()}
 
 
 @contextmanager

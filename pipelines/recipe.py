@@ -75,6 +75,43 @@ class IceRecipe(_Strict):
     """Whether only the largest piece counts, of each polygon of the area of interest where one is given."""
 
 
+class ModelRecipe(_Strict):
+    """A model to run over the scene. What is not given comes from its checkpoint."""
+
+    name: str | None = None
+    """Names its layer and its candidates; by default ``sam``, ``deeplab`` (DeepLabV3Plus), or the file's stem."""
+    source: str
+    """A checkpoint of lakescale, as the workers see it."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Lake is where the probability is at least this."""
+    window: Annotated[int, Field(ge=1)] | None = None
+    """Side of the windows, pixels."""
+    stride: Annotated[int, Field(ge=1)] | None = None
+    """Pixels from one window to the next; by default half the window."""
+    weights: Literal["hann", "flat"] = "hann"
+    batch: Annotated[int, Field(ge=1)] = 8
+    gate: bool = False
+    """Whether windows without any evidence of color, index or sinks are left out; what they alone cover is no lake."""
+    augment: bool = False
+    device: str = "auto"
+    """``auto`` (CUDA where a worker has it), ``cpu``, ``cuda``, ``cuda:1``, ..."""
+    precision: Literal["float32", "bf16", "fp16"] | None = None
+    hash: str | None = None
+    """Of the checkpoint; a run notes it down, and another checkpoint under the same path is then refused."""
+
+
+def _as_model(value: Any) -> Any:
+    """Take a model given by its path, or as ``NAME=PATH``."""
+    if not isinstance(value, str | Path):
+        return value
+    name, equals, path = str(value).partition("=")
+    return {"name": name, "source": path} if equals and name.isidentifier() else {"source": str(value)}
+
+
+def _as_models(value: Any) -> Any:
+    return [] if value is None else [_as_model(one) for one in (value if isinstance(value, list | tuple) else [value])]
+
+
 class ClusterRecipe(_Strict):
     """Where to compute."""
 
@@ -97,20 +134,26 @@ class MapRecipe(_Strict):
     exclude: str | None = None
     cloud: Literal["auto", "scl", "moussavi", "williamson", "none"] = "auto"
     """The rule that tells cloud; ``auto`` takes the best that the bands allow."""
-    evidence: Literal["auto", "color", "index"] = "auto"
-    """``auto``: color thresholds for 8-bit RGB, the water index for reflectance."""
+    models: Annotated[tuple[ModelRecipe, ...], BeforeValidator(_as_models)] = ()
+    evidence: Literal["auto", "color", "index", "model"] = "auto"
+    """What the lakes are made of. ``auto``: color thresholds for 8-bit RGB, the water index for reflectance; ``model``:
+    the first model."""
     index_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.25
     preset: str = "lakescale"
     rules: dict[str, Any] = {}
     """Changes to the preset's polygon rules, by the names of `lakescale.PolygonRules`."""
     min_sink_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of a lake that must lie in sinks of the DEM; 0 asks for none, since a DEM may hold lake surfaces."""
+    write_evidence: bool = True
+    """Whether the layers of evidence are written, to ``evidence.zarr``."""
     cluster: ClusterRecipe = ClusterRecipe()
 
     @model_validator(mode="after")
-    def _sinks_need_a_dem(self) -> MapRecipe:
+    def _has_what_it_asks_for(self) -> MapRecipe:
         if self.min_sink_share and self.dem is None:
             raise ValueError("min_sink_share needs a dem")
+        if self.evidence == "model" and not self.models:
+            raise ValueError("evidence of a model needs a model")
         return self
 
     @property
@@ -125,7 +168,8 @@ class MapRecipe(_Strict):
     @property
     def answer(self) -> dict[str, Any]:
         """All that the lakes depend on: not where they are computed or written."""
-        return self.model_dump(mode="json", exclude={"out": True, "cluster": True, "scene": {"chunks"}})
+        elsewhere: dict[str, Any] = {"out": True, "cluster": True, "write_evidence": True, "scene": {"chunks"}}
+        return self.model_dump(mode="json", exclude=elsewhere)
 
     def to_yaml(self) -> str:
         """Write the recipe as YAML that `read_recipe` takes back."""
@@ -140,7 +184,8 @@ def read_recipe(path: Path | None, **options: Any) -> MapRecipe:
     path
         A recipe, such as the ``recipe.yaml`` of an earlier run; None for options alone.
     options
-        Fields of `MapRecipe`; nested ones as ``scene__date``, ``cluster__workers``, ``rules__neck_px``.
+        Fields of `MapRecipe`; nested ones as ``scene__date``, ``cluster__workers``, ``rules__neck_px``; those of every
+        model as ``models__threshold``.
 
     Raises
     ------
@@ -148,20 +193,15 @@ def read_recipe(path: Path | None, **options: Any) -> MapRecipe:
         When the file cannot be read, or a value is not allowed.
     """
     values = _read_yaml(path) if path else {}
+    of_models = {}
     for name, value in options.items():
         if value is None:
             continue
-        *sections, field = name.split("__")
-        target = values
-        for section in sections:
-            inside = target.get(section) or {}
-            target[section] = _as_source(inside) if section in _SOURCES else inside
-            target = target[section]
-            if not isinstance(target, dict):
-                raise InputError(
-                    f"{section} must be a mapping of names to values, got {target!r}", f"recipe: {section}"
-                )
-        target[field] = value
+        if name.startswith(_EACH_MODEL):
+            of_models[name.removeprefix(_EACH_MODEL)] = value
+        else:
+            _put(values, name, value)
+    _put_in_models(values, of_models)
     try:
         recipe = MapRecipe.model_validate(values)
     except ValidationError as error:
@@ -171,6 +211,32 @@ def read_recipe(path: Path | None, **options: Any) -> MapRecipe:
     _ = recipe.polygon_rules  # wrong rules are told before anything runs
     return recipe
 
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set an option in its section."""
+    *sections, field = name.split("__")
+    target = values
+    for section in sections:
+        inside = target.get(section) or {}
+        target[section] = _as_source(inside) if section in _SOURCES else inside
+        target = target[section]
+        if not isinstance(target, dict):
+            what = f"{section} must be a mapping of names to values, got {target!r}"
+            raise InputError(what, f"recipe: {section}")
+    target[field] = value
+
+
+def _put_in_models(values: dict[str, Any], options: dict[str, Any]) -> None:
+    """Set options in every model."""
+    models = _as_models(values.get("models"))
+    if options and not models:
+        named = ", ".join(OPTIONS.get(f"models.{name}", name) for name in options)
+        raise InputError(f"{named} is for models, and none is given", "recipe: models", "give one: --model PATH")
+    if options:
+        values["models"] = [one | options if isinstance(one, dict) else one for one in models]
+
+
+_EACH_MODEL = "models__"
 
 OPTIONS = {
     "scene.source": "--scene",
@@ -182,6 +248,10 @@ OPTIONS = {
     "ice.min_percent": "--ice-percent",
     "ice.largest": "--largest-ice",
     "grid.resolution_m": "--resolution",
+    "models": "--model",
+    "models.source": "--model",
+    "models.name": "--model",
+    **{f"models.{name}": f"--model-{name}" for name in ("threshold", "stride", "gate", "device", "precision")},
 }
 """Where an option of the command is not named as its entry in a recipe."""
 

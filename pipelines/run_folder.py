@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
     from pipelines.recipe import MapRecipe
 
-MANIFEST, RECIPE = "manifest.json", "recipe.yaml"
+MANIFEST, RECIPE, EVIDENCE = "manifest.json", "recipe.yaml", "evidence.zarr"
 _PARTIAL = ".partial"
 _PRODUCTS = ("lakes.parquet", "candidates.parquet", "lakes.gpkg", "quicklook.png")
+_FINISHED, _FAILED = "finished", "failed"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR)
 _PACKAGES = ("dask", "distributed", "xarray", "geopandas", "shapely", "rasterio", "numpy", "numba")
@@ -34,7 +36,8 @@ class RunFolder:
         self.path = recipe.out
         self.recipe = recipe
         self.manifest: dict[str, Any] = {"state": "running", "versions": _versions(), "recipe": recipe.answer}
-        self.claimed = False
+        self.earlier = _read_manifest(recipe.out / MANIFEST)
+        self.announced = self.claimed = False
 
     @classmethod
     def check(cls, recipe: MapRecipe, *, overwrite: bool = False) -> RunFolder:
@@ -45,22 +48,47 @@ class RunFolder:
         InputError
             When it holds another run, or files that are no run, or cannot be made.
         """
-        _refuse_others_work(recipe, overwrite=overwrite)
         folder = cls(recipe)
+        folder._refuse_others_work(overwrite=overwrite)
         with writing(recipe.out):
             recipe.out.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def claim(self) -> None:
+    @property
+    def is_same(self) -> bool:
+        """Whether the folder holds a run of this recipe."""
+        return self.earlier is not None and not _changes(self.earlier["recipe"], self.recipe.answer)
+
+    def announce(self) -> None:
+        """Say that a run is on, before it has lakes: evidence that it leaves when it is killed is this recipe's.
+
+        A finished run keeps its manifest until there are new lakes.
+        """
+        if self.earlier is None or self.earlier.get("state") != _FINISHED:
+            self.announced = True
+            self._write_manifest()
+            self._take_away()
+            self.publish(RECIPE, lambda file: file.write_text(self.recipe.to_yaml()))
+
+    def claim(self, evidence: Path | None = None) -> None:
         """Take the folder: say that a run is on, and take away what an earlier one left.
 
         Called when there is something to write, so that a run that fails before leaves the earlier one whole.
+
+        Parameters
+        ----------
+        evidence
+            The store in the folder that holds this run's evidence, and gets its name; None where it has none.
         """
         self.claimed = True
         self._write_manifest()
+        self._take_away()
         with writing(self.path):
-            for left_over in (*self.path.glob(f"*{_PARTIAL}*"), *(self.path / name for name in _PRODUCTS)):
-                left_over.unlink(missing_ok=True)
+            for left_over in (*self.path.glob(f"*{_PARTIAL}*"), self.path / EVIDENCE):
+                if left_over != evidence:
+                    _remove(left_over)
+            if evidence is not None:
+                evidence.replace(self.path / EVIDENCE)
         self.publish(RECIPE, lambda file: file.write_text(self.recipe.to_yaml()))
 
     def publish(self, name: str, write: Callable[[Path], Any]) -> Path:
@@ -82,18 +110,47 @@ class RunFolder:
 
     def finish(self, **facts: Any) -> None:
         """Write the manifest of a finished run."""
-        self.manifest |= {**facts, "state": "finished"}
+        self.manifest |= {**facts, "state": _FINISHED}
         self._write_manifest()
 
     def fail(self, error: BaseException) -> None:
         """Write down that the run failed, as far as the disk allows; a finished run of before stays finished."""
-        if not self.claimed and (isinstance(error, InputError) or (self.path / MANIFEST).exists()):
+        if not self.claimed and isinstance(error, InputError) and self.earlier is None:
+            self._withdraw()
             return
-        self.manifest |= {"state": "failed", "error": str(error) or type(error).__name__}
+        if not (self.claimed or self.announced) and (isinstance(error, InputError) or self.earlier is not None):
+            return
+        self.manifest |= {"state": _FAILED, "error": str(error) or type(error).__name__}
         try:
             self._write_manifest()
         except RunError:
             (self.path / MANIFEST).unlink(missing_ok=True)  # better no manifest than one that says it runs
+
+    def _withdraw(self) -> None:
+        """Leave a folder that held no run to any recipe."""
+        if self.announced:
+            for name in (MANIFEST, RECIPE):
+                (self.path / name).unlink(missing_ok=True)
+
+    def _take_away(self) -> None:
+        """Take away an earlier run's lakes and what goes with them."""
+        models = self.earlier["recipe"].get("models", ()) if self.earlier else ()
+        with writing(self.path):
+            for name in (*_PRODUCTS, *(candidates_of(model["name"]) for model in models)):
+                _remove(self.path / name)
+
+    def _refuse_others_work(self, *, overwrite: bool) -> None:
+        path = self.path
+        if path.exists() and not path.is_dir():
+            raise InputError("the output is a file, not a folder", str(path), "give another --out")
+        if not path.exists() or all(_PARTIAL in inside.name for inside in path.iterdir()):
+            return
+        if self.earlier is None:
+            raise InputError("the output folder holds files that are no run", str(path), "give another --out")
+        changed = _changes(self.earlier["recipe"], self.recipe.answer)
+        if changed and not overwrite:
+            what = f"the output folder holds another run (it differs in {', '.join(changed)})"
+            raise InputError(what, str(path), "give another --out, or --overwrite to replace it")
 
     def _write_manifest(self) -> None:
         self.publish(MANIFEST, lambda file: file.write_text(json.dumps(self.manifest, indent=2, default=str) + "\n"))
@@ -107,7 +164,7 @@ def publish(target: Path, write: Callable[[Path], Any]) -> Path:
     RunError
         When it cannot be written.
     """
-    partial = target.with_name(f"{target.stem}{_PARTIAL}{target.suffix}")
+    partial = target.with_name(partial_name(target.name))
     with writing(target):
         try:
             write(partial)
@@ -136,28 +193,30 @@ def writing(target: Path) -> Iterator[None]:
         raise RunError(f"cannot write: {problem}", str(target), "make room on the disk, or give another --out")
 
 
-def _refuse_others_work(recipe: MapRecipe, *, overwrite: bool) -> None:
-    path = recipe.out
-    if path.exists() and not path.is_dir():
-        raise InputError("the output is a file, not a folder", str(path), "give another --out")
-    if not path.exists() or all(_PARTIAL in inside.name for inside in path.iterdir()):
-        return
-    earlier = _read_manifest(path / MANIFEST)
-    if earlier is None:
-        raise InputError("the output folder holds files that are no run", str(path), "give another --out")
-    changed = _changes(earlier, recipe.answer)
-    if changed and not overwrite:
-        what = f"the output folder holds another run (it differs in {', '.join(changed)})"
-        raise InputError(what, str(path), "give another --out, or --overwrite to replace it")
+def candidates_of(model: str) -> str:
+    """Name the file of a model's candidates."""
+    return f"candidates_{model}.parquet"
+
+
+def partial_name(name: str) -> str:
+    """Name what is not whole yet."""
+    return "{0}{2}.{1}".format(*name.rsplit(".", 1), _PARTIAL)
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """Read the recipe's answer in a manifest of ours; None where it is none."""
+    """Read a manifest of ours, with its recipe's answer; None where it is none."""
     try:
-        manifest = json.loads(path.read_text())
-        return dict(manifest["recipe"]) if "lakescale" in manifest["versions"] else None
+        manifest = dict(json.loads(path.read_text()))
+        return manifest | {"recipe": dict(manifest["recipe"])} if "lakescale" in manifest["versions"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:

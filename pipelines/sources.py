@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from lakescale.grid import Grid
 from lakescale.regrid import regrid
 from lakescale.scene import SceneParts, bring_to_grid, open_parts, seen_mask
 from lakescale.scene.on_grid import choose_resampling, overlap, read_grid
-from lakescale.schema import BAND, BLUE, COLOR, DEM, GREEN, INDEX, RED, SEEN, SINK, TIME, InputError, X, Y
+from lakescale.schema import BAND, BLUE, COLOR, DEM, GREEN, INDEX, RED, SEEN, TIME, InputError, X, Y
 from lakescale.store import open_layer
 
 if TYPE_CHECKING:
@@ -44,8 +44,10 @@ class Sources:
     ice: gpd.GeoDataFrame | None = None
     ice_raster: xr.DataArray | None = None
     """Bool, in place of ``ice`` where the ice comes from a raster."""
-    terrain: dict[str, xr.DataArray] = field(default_factory=dict)
-    """Of a DEM: ``sink`` (bool) and ``dem`` (bool, where there is an elevation)."""
+    sink_depth: xr.DataArray | None = None
+    """Of a DEM: float32, m, NaN where there is no elevation."""
+    region: xr.DataArray | None = None
+    """Bool, where lakes are looked for; None for everywhere."""
 
 
 def open_sources(recipe: MapRecipe) -> Sources:
@@ -118,6 +120,7 @@ def add_areas(sources: Sources, recipe: MapRecipe) -> None:
     grid = sources.grid
     if recipe.aoi is not None:
         sources.aoi = read_areas(recipe.aoi, grid, what="area of interest")
+        sources.region = area_mask(sources.aoi, grid, chunks=sources.scene.data.chunks[-2:], name="aoi")
     if recipe.exclude is not None:
         sources.exclude = read_areas(recipe.exclude, grid, what="excluded area", may_miss=True)
         if not len(sources.exclude):
@@ -146,7 +149,7 @@ def add_terrain(sources: Sources, asked: DemRecipe) -> None:
     depth = sink_depth(placed, engine=asked.engine, nodata=asked.voids)
     inside = {Y: slice(pad, pad + sources.grid.shape[0]), X: slice(pad, pad + sources.grid.shape[1])}
     depth = depth.isel(inside).chunk(dict(zip((Y, X), chunks, strict=True))).assign_coords(sources.grid.coords())
-    sources.terrain = {SINK: depth > np.float32(asked.min_depth_m), DEM: depth.notnull()}
+    sources.sink_depth = depth
     about = f"{dem.attrs.get('source', source)}, sinks deeper than {asked.min_depth_m:g} m, engine {asked.engine}"
     sources.notes.append(f"dem: {about}, enclosed voids are {asked.voids}s")
 
@@ -155,22 +158,19 @@ def find_evidence(sources: Sources, recipe: MapRecipe) -> dict[str, xr.DataArray
     """Build the masks of water that the scene allows (lazy), and note which it does not."""
     scene = sources.scene
     bands = {str(name) for name in scene[BAND].values}
-    region = None
-    if sources.aoi is not None:
-        region = area_mask(sources.aoi, sources.grid, chunks=scene.data.chunks[-2:], name="aoi")
     missing = {COLOR: _why_no_color(scene, bands), INDEX: _why_no_index(scene, bands)}
-    wanted = (COLOR, INDEX) if recipe.evidence == "auto" else (recipe.evidence,)
+    wanted = (recipe.evidence,) if recipe.evidence in (COLOR, INDEX) else (COLOR, INDEX)
     if recipe.evidence == INDEX and not {RED, BLUE} - bands:
         missing[INDEX] = ""  # asked for by name: a ranking is better than nothing
     evidence = {}
     if COLOR in wanted and not missing[COLOR]:
-        evidence[COLOR] = color_mask(scene, region=region)
+        evidence[COLOR] = color_mask(scene, region=sources.region)
     if INDEX in wanted and not missing[INDEX]:
         mask = index_mask(scene, threshold=recipe.index_threshold)
-        evidence[INDEX] = mask if region is None else mask & region
+        evidence[INDEX] = mask if sources.region is None else mask & sources.region
     notes = [f"{name}: no evidence, {why}" for name, why in missing.items() if why and name in wanted]
     sources.notes += notes
-    if not evidence:
+    if not evidence and recipe.evidence != "model":
         raise InputError(
             f"the scene (bands {', '.join(sorted(bands))}, {scene.dtype}) gives no evidence of water: "
             f"{'; '.join(notes)}",

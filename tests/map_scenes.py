@@ -14,7 +14,10 @@ from rasterio.transform import from_origin
 
 from pipelines.recipe import read_recipe
 
-FILES = {"recipe.yaml", "manifest.json", "lakes.parquet", "lakes.gpkg", "candidates.parquet", "quicklook.png"}
+FILES = {
+    "recipe.yaml", "manifest.json", "evidence.zarr", "lakes.parquet", "lakes.gpkg", "candidates.parquet",
+    "quicklook.png",
+}  # fmt: skip
 
 
 def lakescale(*arguments, **options):

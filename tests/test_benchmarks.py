@@ -28,14 +28,23 @@ BENCHMARKS = [
     ("fill_stores", "FillStores"),
     ("fill_stores", "FillMemory"),
     ("fill_stores", "FillGrowth"),
+    ("fuse", "FuseBare"),
+    ("fuse", "FuseLoop"),
+    ("fuse", "FuseGrowth"),
     ("regrid", "Regrid"),
     ("ingest", "Ingest"),
     ("ingest", "IngestMemory"),
     ("label_regions", "LabelTasks"),
     ("label_regions", "LabelTasksDaskImage"),
     ("label_regions", "LabelRegions"),
+    ("model", "ModelThroughput"),
+    ("model", "ModelMemory"),
+    ("samples", "TrainingPatches"),
+    ("score", "Score"),
+    ("score", "ScoreGrowth"),
     ("worker_memory", "WorkerMemory"),
     ("worker_memory", "WorkerMemoryGrowth"),
+    ("zonal", "Zonal"),
 ]
 
 

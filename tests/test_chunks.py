@@ -8,6 +8,8 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask._task_spec import Task
+from dask.callbacks import Callback
 from hypothesis import given
 from hypothesis import strategies as st
 from rasters import axis_chunks, chunked, masks
@@ -33,6 +35,7 @@ from lakescale.chunks import (
     with_least_chunks,
     zip_blocks,
 )
+from lakescale.cluster import compute
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -213,6 +216,53 @@ def test_overlap_add_runs_each_window_once():
     source = da.from_array(array, chunks=(1, 37, 41))
     overlap_add(source, plan, run, lambda sums: sums[0], name="test", dtype=int).compute()
     assert sorted(seen) == sorted(int(array[0, r, c]) for r in plan.starts(100) for c in plan.starts(90))
+
+
+class Waiting(Callback):
+    """Most bytes that the results of tasks of some names hold at once, when Dask computes in its own order."""
+
+    def __init__(self, *names):
+        self.names, self.most = names, 0
+
+    def _posttask(self, key, result, graph, state, worker):
+        held = (block for key, block in state["cache"].items() if dask.utils.key_split(key) in self.names)
+        owned = (block if block.base is None else block.base for block in held)
+        self.most = max(self.most, sum({id(array): array.nbytes for array in owned}.values()))
+
+
+def _most_waiting(rows, cols):
+    """Bytes of a mosaic of 64 x 64 chunks that wait; the result goes at once, as if it were written."""
+    read = partial(np.ones, dtype=np.uint8)
+    tasks = {("read", 0, i, j): Task(("read", 0, i, j), read, (4, 64, 64)) for i, j in np.ndindex(rows, cols)}
+    source = da.Array(tasks, "read", ((4,), (64,) * rows, (64,) * cols), dtype=np.uint8)
+    plan, run = WindowPlan(32, 16), partial(_sum_windows, window=32)
+    added = overlap_add(source, plan, run, _mean, name="test", dtype=float)
+    written = added.map_blocks(lambda block: block[:1, :1], chunks=((1,) * rows, (1,) * cols), dtype=float)
+    with Waiting("read", "test-read", "test-run", "test-strip", "test") as waiting:
+        compute(written)
+    return waiting.most
+
+
+def test_what_waits_between_the_windows_of_a_mosaic_are_strips():
+    """Each column adds the rows that reach into the chunk below, and no pixel of the source."""
+    sums, strip = 2 * 8 * 80 * 80, 2 * 8 * 16 * 80
+    for rows in (3, 12):
+        few, many = (_most_waiting(rows, cols) for cols in (11, 25))
+        assert few < 10 * sums
+        assert many - few < 14 * strip * 1.5
+    assert _most_waiting(25, 4) <= _most_waiting(12, 4) + sums
+
+
+def test_sums_of_nothing_take_no_memory():
+    plan = WindowPlan(32, 16)
+    source = da.zeros((1, 300, 280), chunks=(1, 64, 64), dtype=np.uint8)
+    nothing = partial(np.broadcast_to, np.int64(0))
+    added = overlap_add(
+        source, plan, lambda patch, _: nothing((1, *patch.shape[-2:])), lambda sums: sums[0], name="test", dtype=int
+    )
+    with Waiting("test-run", "test-strip") as waiting:
+        np.testing.assert_array_equal(added, np.zeros((300, 280)))
+    assert 0 < waiting.most < 2000
 
 
 @pytest.mark.parametrize("size", [1, 5, 8, 9, 16, 17, 31])

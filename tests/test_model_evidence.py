@@ -289,9 +289,10 @@ def test_tasks_are_named_after_the_model():
     source = ModelSource("/models/DeepLab_r34-2.safetensors", made_up)
     for model, prefix in ((source, "model-deeplab"), (made_up, "model")):
         built = lake_probability(scene, model, window=16, stride=8)
-        new = set(built.data.dask.to_dict()) - set(scene.data.dask.to_dict()) - set(ls.seen_mask(scene).data.dask)
-        steps = {f"{prefix}-{step}" for step in ("frame", "read", "run", "strip", "probability")}
-        assert {key_split(key) for key in new} == {"model-flags", prefix, *steps}
+        names = {key_split(key) for key in built.data.dask.to_dict()}
+        steps = {f"{prefix}-{step}" for step in ("frame", "read", "run", "strip", "done", "turn", "probability")}
+        read = {key_split(key) for key in ls.seen_mask(scene).data.dask.to_dict()}
+        assert names == {"model-flags", prefix, *steps, *read}
 
 
 # -- bad input

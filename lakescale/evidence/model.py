@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -14,29 +13,21 @@ import xarray as xr
 from dask.base import tokenize
 
 from lakescale.chunks import WindowPlan, map_tiles, overlap_add
-from lakescale.evidence.model_source import (
-    ONE_AT_A_TIME,
-    ModelSource,
-    calling,
-    checkpoint_source,
-    give_torch_threads,
-    loaded_model,
-    title,
-    wanted_bands,
-)
-from lakescale.kernels.blend import WEIGHTS, add_windows, count_planes, mean_probability, window_weights
+from lakescale.evidence.model_source import ModelSource, calling, checkpoint_source, takes_boxes, title, wanted_bands
+from lakescale.evidence.model_windows import GATE, GATED, MASKS, SEEN, UNSEEN, Job, mark_windows, run_windows
+from lakescale.kernels.blend import WEIGHTS, count_planes, mean_probability
 from lakescale.scene import seen_mask
 from lakescale.schema import BAND, PROBABILITY, InputError, X, Y
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    Corners = list[tuple[int, int]]
+PROMPTS = "window", "evidence"
 
 
-def lake_probability(
+def lake_probability(  # noqa: PLR0913 - keyword-only options
     scene: xr.DataArray,
     model: str | Path | ModelSource | Callable[[NDArray[np.float32]], Any],
     *,
@@ -46,6 +37,9 @@ def lake_probability(
     batch: int = 8,
     gate: xr.DataArray | None = None,
     augment: bool = False,
+    prompts: str = "window",
+    evidence: xr.DataArray | Sequence[xr.DataArray] | None = None,
+    least_score: float = 0.0,
 ) -> xr.DataArray:
     """Run a model over all windows of a scene, each once, and blend their probabilities. Lazy.
 
@@ -54,7 +48,8 @@ def lake_probability(
     kept to 1/65535; its sums are integers, so it does not depend on the chunks. Windows without a seen pixel are not
     run. One thread of a process at a time calls the model. Beside the pixels and what the model takes, a task holds
     8 bytes (16 where more than 128 windows may cover a pixel) for each pixel of its chunk and of what its windows
-    overflow.
+    overflow; and as much waits for each pixel by which they overflow the row of chunks that is being run. The scene is
+    read twice, the second time for the windows that reach it from above: store one that is dear first.
 
     Parameters
     ----------
@@ -78,6 +73,16 @@ def lake_probability(
         either. Seen pixels that no window was run for get 0.
     augment
         Average the model's answers to each window turned and mirrored in all 8 ways.
+    prompts
+        ``window``: the model is asked about each window as a whole. ``evidence``: SAM is asked about each region of
+        ``evidence`` in a window, by the box round it, and the highest mask counts; the window is encoded once, and not
+        at all without regions: it is 0 then. For checkpoints of SAM, and objects with a method ``predict_boxes(windows,
+        boxes, *, least_score) -> (probabilities, scores)`` as that of `lakescale.models.LoadedSam`.
+    evidence
+        Masks that prompt, five at most, such as those of color, index and sinks: bool ``(y, x)`` on the scene's grid.
+        Regions are 8-connected within the window and cut by it; those of fewer than 10 pixels there are left out.
+    least_score
+        Masks whose intersection over union is lower, as SAM predicts it (0..1), are left out.
 
     Returns
     -------
@@ -88,8 +93,9 @@ def lake_probability(
     ------
     InputError
         When a band that the model wants is missing or holds other values, the window is not a multiple of the model's
-        output stride, an option cannot be used, the checkpoint cannot be read, or the gate is not bool or has another
-        shape; while computing, when the model answers in another shape, NaN or beyond 0..1.
+        output stride, an option cannot be used, the checkpoint cannot be read, the gate or evidence is not bool or has
+        another shape, or evidence shall prompt a model that takes no boxes; while computing, when the model answers in
+        another shape, NaN or beyond 0..1.
     RunError
         While computing, when a checkpoint's model has not the memory for a single window, or gives NaN.
 
@@ -104,16 +110,17 @@ def lake_probability(
         raise InputError(f"there are no weights {weights!r}", "weights", f"choose {' or '.join(WEIGHTS)}")
     _require_whole(batch=batch)
     source = _as_source(model)
+    masks = _as_masks(source, prompts, evidence, least_score)
     bands = _stack(scene)
     framed_bands = _planes(scene, source)
     _refuse_misfits(scene, source, plan)
-    flags = _flags(scene, bands.chunks[-2:], gate)
+    flags = _flags(scene, bands.chunks[-2:], gate, masks)
     name = f"model{_label(source)}"
     framed = _frame(bands, flags, framed_bands, f"{name}-frame")
     key = tokenize(source) if isinstance(source, ModelSource) else ""
     planes = count_planes((-(-plan.window // plan.stride) + 1) ** 2)  # one more, the last window is shifted inwards
-    job = _Job(source, key, plan.window, weights, int(batch), bool(augment), planes)
-    run = partial(_run_windows, job=job)
+    job = Job(source, key, plan.window, weights, int(batch), bool(augment), planes, len(masks), float(least_score))
+    run = partial(run_windows, job=job)
     blended = overlap_add(framed, plan, run, mean_probability, name=name, dtype=np.float32)
     probability = map_tiles(_hide, blended, flags, depth=0, name=f"{name}-probability", dtype=np.float32)
     return _like(scene, probability).rename(PROBABILITY)
@@ -137,28 +144,14 @@ def count_windows(
     """
     plan = _window_plan(window, stride)
     flags = _flags(scene, _stack(scene).chunks[-2:], gate)
-    run = partial(_mark_windows, window=plan.window)
+    run = partial(mark_windows, window=plan.window)
     fates = overlap_add(flags[np.newaxis], plan, run, _first_plane, name="model-windows", dtype=np.uint8)
     rows, cols = (len(plan.starts(size)) for size in flags.shape)
-    counts = {name: ((), (fates == fate).sum()) for name, fate in (("unseen", _UNSEEN), ("gated", _GATED))}
+    counts = {name: ((), (fates == fate).sum()) for name, fate in (("unseen", UNSEEN), ("gated", GATED))}
     return xr.Dataset({"windows": rows * cols, **counts})
 
 
 # -- what is asked for
-
-
-class _Job(NamedTuple):
-    """What a task must know to run its windows."""
-
-    model: Any
-    key: str
-    """Tells loaded models apart; made once, since what a task unpickles may hash otherwise."""
-    window: int
-    weights: str
-    batch: int
-    augment: bool
-    planes: int
-    """Of the sums."""
 
 
 def _window_plan(window: int, stride: int) -> WindowPlan:
@@ -182,6 +175,30 @@ def _as_source(model: Any) -> Any:
         what = f"a model is a checkpoint's path or a callable, not {type(model).__name__}"
         raise InputError(what, "model", "give a path, or a function of windows")
     return model
+
+
+def _as_masks(
+    source: Any, prompts: str, evidence: xr.DataArray | Sequence[xr.DataArray] | None, least_score: float
+) -> list[xr.DataArray]:
+    """List the masks that prompt: none where the model is asked about whole windows."""
+    masks = [evidence] if isinstance(evidence, xr.DataArray) else list(evidence or ())
+    if prompts not in PROMPTS:
+        raise InputError(f"there are no prompts {prompts!r}", "prompts", f"choose {' or '.join(PROMPTS)}")
+    if isinstance(least_score, bool) or not isinstance(least_score, int | float) or not 0 <= least_score <= 1:
+        what = f"least_score must be a number from 0 to 1, got {least_score!r}"
+        raise InputError(what, "least_score", "give 0 to take every mask")
+    if prompts == "window":
+        if masks or least_score:
+            what = "whole windows are asked about without evidence and least_score"
+            raise InputError(what, "prompts='window'", "give prompts='evidence' too, or leave these out")
+        return []
+    if not 1 <= len(masks) <= len(MASKS):
+        what = f"one to {len(MASKS)} masks can prompt, not {len(masks)}"
+        raise InputError(what, "evidence", "give evidence=[color, index, sink], or unite some with |")
+    if not takes_boxes(source):
+        mend = "take a checkpoint of SAM, or prompts='window'"
+        raise InputError("the model takes no boxes, so that no evidence can prompt it", title(source), mend)
+    return masks
 
 
 def _label(source: Any) -> str:
@@ -225,11 +242,6 @@ def _refuse_misfits(scene: xr.DataArray, source: Any, plan: WindowPlan) -> None:
 # -- rasters
 
 
-_SEEN, _GATE = np.uint8(1), np.uint8(2)
-_RUN, _UNSEEN, _GATED = range(3)
-"""Fates of a window."""
-
-
 def _stack(scene: xr.DataArray) -> da.Array:
     if set(scene.dims) != {BAND, Y, X}:
         what = f"a scene needs the dims ('band', 'y', 'x'), got {scene.dims}"
@@ -237,23 +249,32 @@ def _stack(scene: xr.DataArray) -> da.Array:
     return _raster(scene.transpose(BAND, Y, X))
 
 
-def _flags(scene: xr.DataArray, chunks: Any, gate: xr.DataArray | None) -> da.Array:
-    """Lay out what is seen and what the gate lets through, as flags in uint8 ``(y, x)``."""
-    layers = [_raster(seen_mask(scene).transpose(Y, X)).rechunk(chunks)]
+def _flags(scene: xr.DataArray, chunks: Any, gate: xr.DataArray | None, masks: Sequence[xr.DataArray] = ()) -> da.Array:
+    """Lay out what is seen, what the gate lets through and what prompts, as flags in uint8 ``(y, x)``."""
+    layers = {SEEN: _raster(seen_mask(scene).transpose(Y, X)).rechunk(chunks)}
     if gate is not None:
-        shape = scene.sizes[Y], scene.sizes[X]
-        if set(gate.dims) != {Y, X} or (gate.sizes[Y], gate.sizes[X]) != shape:
-            what = f"the gate has {dict(gate.sizes)} pixels, the scene {shape}"
-            raise InputError(what, str(gate.name or "gate"), "make it on the scene's grid")
-        if gate.dtype != bool:
-            what = f"the gate must be bool, got {gate.dtype}"
-            raise InputError(what, str(gate.name or "gate"), "compare it with a threshold first")
-        layers.append(_raster(gate.transpose(Y, X)))
-    return map_tiles(_flag, *layers, depth=0, name="model-flags", dtype=np.uint8)
+        layers[GATE] = _mask(gate, scene, "gate")
+    layers |= {bit: _mask(mask, scene, "evidence") for bit, mask in zip(MASKS, masks, strict=False)}
+    bits = {"bits": tuple(layers), "always": np.uint8(0) if gate is not None else GATE}
+    return map_tiles(_flag, *layers.values(), depth=0, name="model-flags", dtype=np.uint8, options=bits)
 
 
-def _flag(seen: NDArray[np.bool_], gate: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-    return np.where(seen, _SEEN, np.uint8(0)) | (_GATE if gate is None else np.where(gate, _GATE, np.uint8(0)))
+def _flag(*layers: NDArray[np.bool_], bits: tuple[np.uint8, ...], always: np.uint8) -> NDArray[np.uint8]:
+    flags = np.full(layers[0].shape, always)
+    for layer, bit in zip(layers, bits, strict=True):
+        flags |= layer.view(np.uint8) * bit
+    return flags
+
+
+def _mask(mask: xr.DataArray, scene: xr.DataArray, role: str) -> da.Array:
+    shape = scene.sizes[Y], scene.sizes[X]
+    if set(mask.dims) != {Y, X} or (mask.sizes[Y], mask.sizes[X]) != shape:
+        what = f"the {role} has {dict(mask.sizes)} pixels, the scene {shape}"
+        raise InputError(what, str(mask.name or role), "make it on the scene's grid")
+    if mask.dtype != bool:
+        what = f"the {role} must be bool, got {mask.dtype}"
+        raise InputError(what, str(mask.name or role), "compare it with a threshold first")
+    return _raster(mask.transpose(Y, X))
 
 
 def _frame(bands: da.Array, flags: da.Array, planes: tuple[int, ...], name: str) -> da.Array:
@@ -270,7 +291,7 @@ def _frame_block(
     bands: NDArray[Any], flags: NDArray[np.uint8], *, planes: tuple[int, ...], as_type: np.dtype[Any]
 ) -> NDArray[Any]:
     framed = np.zeros((len(planes) + 1, *flags.shape), as_type)
-    seen = (flags & _SEEN) > 0
+    seen = (flags & SEEN) > 0
     for k, plane in enumerate(planes):
         with np.errstate(over="ignore"):
             band = bands[plane].astype(as_type, copy=False)
@@ -279,8 +300,12 @@ def _frame_block(
     return framed
 
 
+def _first_plane(sums: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return sums[0].astype(np.uint8)
+
+
 def _hide(probability: NDArray[np.float32], flags: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.where((flags & _SEEN) > 0, probability, np.float32(np.nan))
+    return np.where((flags & SEEN) > 0, probability, np.float32(np.nan))
 
 
 def _raster(array: xr.DataArray) -> da.Array:
@@ -294,76 +319,3 @@ def _like(scene: xr.DataArray, data: da.Array) -> xr.DataArray:
 
 def _name(scene: xr.DataArray) -> str:
     return str(scene.attrs.get("source") or scene.name or "scene")
-
-
-# -- windows
-
-
-def _fate(flags: NDArray[Any], corner: tuple[int, int], window: int) -> int:
-    row, col = corner
-    found = int(np.bitwise_or.reduce(flags[row : row + window, col : col + window], axis=None))
-    if not found & _SEEN:
-        return _UNSEEN
-    return _RUN if found & _GATE else _GATED
-
-
-def _mark_windows(patch: NDArray[np.uint8], corners: Corners, *, window: int) -> NDArray[np.int64]:
-    fates = np.zeros((1, *patch.shape[-2:]), np.int64)
-    for corner in corners:
-        fates[0, *corner] = _fate(patch[0], corner, window)
-    return fates
-
-
-def _first_plane(sums: NDArray[np.int64]) -> NDArray[np.uint8]:
-    return sums[0].astype(np.uint8)
-
-
-def _run_windows(patch: NDArray[Any], corners: Corners, *, job: _Job) -> NDArray[np.int64]:
-    flags = patch[-1].astype(np.uint8)
-    sums = np.zeros((job.planes, *flags.shape), np.int64)
-    corners = [corner for corner in corners if _fate(flags, corner, job.window) == _RUN]
-    weights = window_weights(job.window, job.weights)
-    for start in range(0, len(corners), job.batch):
-        part = corners[start : start + job.batch]
-        places = [(slice(r, r + job.window), slice(c, c + job.window)) for r, c in part]
-        windows = np.stack([patch[:-1, *place] for place in places], dtype=np.float32)
-        add_windows(sums, _answer(windows, job), np.array(part, np.int64), weights)
-    return sums
-
-
-def _answer(windows: NDArray[np.float32], job: _Job) -> NDArray[np.float32]:
-    with ONE_AT_A_TIME:
-        model = loaded_model(job.model, job.key) if isinstance(job.model, ModelSource) else job.model
-        give_torch_threads()
-        predict = partial(_predict, calling(model), name=title(job.model))
-        return _predict_turned(predict, windows) if job.augment else predict(windows)
-
-
-def _predict_turned(
-    predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], windows: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Average the answers to windows turned and mirrored in all 8 ways."""
-    total = np.zeros((len(windows), *windows.shape[-2:]), np.float32)
-    for turns, step in product(range(4), (1, -1)):
-        answer = predict(np.array(np.rot90(windows, turns, (-2, -1))[..., ::step], order="C"))
-        total += np.rot90(answer[..., ::step], -turns, (-2, -1))
-    total /= 8
-    return total
-
-
-_SLACK = 1e-5
-"""How far beyond 0..1 an answer may lie: less than a step of the fixed point, which interpolating may add."""
-
-
-def _predict(call: Any, windows: NDArray[np.float32], *, name: str) -> NDArray[np.float32]:
-    shape = len(windows), *windows.shape[-2:]
-    answer = np.array(call(windows))  # a copy: a model may use its memory again
-    if answer.shape != shape:
-        what = f"the model answered {answer.shape} to windows {windows.shape}"
-        raise InputError(what, name, f"it must answer (n, y, x), here {shape}")
-    answer = answer.astype(np.float32, copy=False)
-    low, high = float(answer.min()), float(answer.max())
-    if not (low >= -_SLACK and high <= 1 + _SLACK):  # NaN too
-        what = f"the model answered values from {low:g} to {high:g}, which are no probabilities"
-        raise InputError(what, name, "it must answer 0..1 and no NaN: end it with a sigmoid or softmax")
-    return np.clip(answer, 0, 1, out=answer) if low < 0 or high > 1 else answer

@@ -38,6 +38,8 @@ class ModelSource:
     """Windows must be multiples of this, in pixels."""
     hash: str = ""
     """Tells the model from others; empty where it is not known."""
+    boxes: bool = False
+    """What ``load`` returns has a method ``predict_boxes`` too, as that of `lakescale.models.LoadedSam`."""
 
 
 def checkpoint_source(path: str | Path, **options: Any) -> ModelSource:
@@ -56,10 +58,12 @@ def checkpoint_source(path: str | Path, **options: Any) -> ModelSource:
         When there is no such file, it is damaged, or of another format.
     """
     from lakescale.models.checkpoint import describe_checkpoint  # noqa: PLC0415  (safetensors)
+    from lakescale.models.spec import SAM  # noqa: PLC0415
 
     info = describe_checkpoint(path)
-    load = partial(_load_checkpoint, **options)
-    return ModelSource(str(path), load, info.spec.bands, info.spec.values, info.output_stride, info.hash)
+    spec, load = info.spec, partial(_load_checkpoint, **options)
+    boxes = spec.architecture == SAM
+    return ModelSource(str(path), load, spec.bands, spec.values, info.output_stride, info.hash, boxes)
 
 
 def loaded_model(source: ModelSource, key: str) -> Any:
@@ -108,6 +112,11 @@ def calling(model: Any) -> Any:
     return getattr(model, "predict", model)
 
 
+def takes_boxes(model: Any) -> bool:
+    """Tell whether a model can be asked box by box."""
+    return model.boxes if isinstance(model, ModelSource) else hasattr(model, "predict_boxes")
+
+
 def title(model: Any) -> str:
     """Name a model in errors."""
     return model.path if isinstance(model, ModelSource) else getattr(model, "__name__", type(model).__name__)
@@ -151,5 +160,7 @@ def _refuse_another(model: Any, source: ModelSource) -> None:
     if bands is not None and bands != given:
         what = f"the model wants the bands {', '.join(bands)}, it would be given {', '.join(given or ['all'])}"
         raise InputError(what, source.path, "give ModelSource the bands of its checkpoint")
+    if source.boxes and not takes_boxes(model):
+        raise InputError("the model takes no boxes, other than its source says", source.path, "leave boxes=True out")
     if source.hash and getattr(model, "hash", source.hash) != source.hash:
         raise InputError("the checkpoint is another one than when the run was planned", source.path, "start again")

@@ -1,0 +1,187 @@
+"""Evidence of a run as layers: laid out one after the other, written to `evidence.zarr`, read back from there."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+
+from lakescale.evidence.color import water_index
+from lakescale.scene import seen_mask
+from lakescale.schema import INDEX, SEEN, SINK, InputError, X, Y
+from lakescale.store import is_store, locked, open_array, open_layer, open_store, same_grid, stored_grid, write_layer
+from pipelines.run_folder import EVIDENCE, partial_name
+from pipelines.run_models import find_gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import zarr
+
+    from lakescale.grid import Grid
+    from pipelines.recipe import MapRecipe
+    from pipelines.run_models import RunModel
+    from pipelines.sources import Sources
+
+    Layers = dict[str, xr.DataArray]
+
+_LOG = logging.getLogger(f"lakescale.{__name__}")
+
+SINK_DEPTH, WATER_INDEX = "sink_depth", "water_index"
+"""Layers, float32 ``(y, x)``: m, NaN where there is no elevation; NDWI_ice, NaN where not seen."""
+_KIND, _REQUEST, _FINGERPRINT = "layers", "request", "fingerprint"
+
+
+def lay_evidence(
+    sources: Sources,
+    masks: Layers,
+    models: Sequence[RunModel],
+    recipe: MapRecipe,
+    keep: Callable[[str, xr.DataArray], xr.DataArray] = lambda _, raster: raster,
+) -> Layers:
+    """Lay out the layers of evidence, as far as the scene allows.
+
+    Parameters
+    ----------
+    sources, recipe
+        Of the run.
+    masks
+        Bool ``(y, x)``, of water: ``color``, ``index``.
+    models
+        Of the run.
+    keep
+        ``keep(name, raster)`` gives what later layers and outlines are made of: the lazy raster as it is, or read
+        from where it was written.
+
+    Returns
+    -------
+    dict
+        Rasters ``(y, x)`` by the name of their layer.
+    """
+    scene, layers = sources.scene, {SEEN: keep(SEEN, seen_mask(sources.scene))}
+    for name, mask in masks.items():
+        layers[name] = keep(name, mask)
+    if INDEX in masks:
+        layers[WATER_INDEX] = keep(WATER_INDEX, water_index(scene))
+    if sources.sink_depth is not None and recipe.dem is not None:
+        layers[SINK_DEPTH] = keep(SINK_DEPTH, sources.sink_depth)
+        layers[SINK] = keep(SINK, layers[SINK_DEPTH] > np.float32(recipe.dem.min_depth_m))
+    for model in models:
+        layers[model.layer] = keep(model.layer, model.probability(scene, find_gate(layers)))
+    return layers
+
+
+class EvidenceStore:
+    """Layers of a run on disk, each written once, and read back.
+
+    They are written beside the ``evidence.zarr`` that is there, and take its place when the run has its lakes
+    (`RunFolder.claim`), so that a run that fails leaves an earlier one whole. After a kill the next run goes on.
+    """
+
+    def __init__(self, folder: Path, planned: Layers, grid: Grid, *, reuse: bool, progress: bool = False) -> None:
+        """Look for what is there.
+
+        Parameters
+        ----------
+        folder
+            Of the run.
+        planned
+            The lazy rasters of all layers, none of them read back: they tell whether what is there is the same.
+        grid
+            Of the run.
+        reuse
+            Whether the layers of a finished run may serve again.
+        progress
+            Whether to show a progress bar for each layer.
+        """
+        self._requests = {name: tokenize(raster.data) for name, raster in planned.items()}
+        self._chunks = next(iter(planned.values())).chunks
+        self._progress, self.chunks_written = progress, 0
+        finished = folder / EVIDENCE
+        self._is_finished = reuse and self._holds_all(finished, grid)
+        self.path = finished if self._is_finished else finished.with_name(partial_name(EVIDENCE))
+        if not self._is_finished:
+            self._clear(grid)
+
+    def keep(self, name: str, raster: xr.DataArray) -> xr.DataArray:
+        """Write what is not there yet of a layer, and read it back (lazy)."""
+        if not self._is_finished:
+            self._drop_another(name, raster)
+            raster = raster.assign_attrs({_REQUEST: self._requests[name]})
+            side = max(max(axis) for axis in self._chunks or ((1,),))
+            self.chunks_written += write_layer(raster, self.path, name, chunks=side, progress=self._progress)
+        read = open_layer(self.path, name)
+        return read.chunk(dict(zip((Y, X), self._chunks, strict=True))) if self._chunks else read
+
+    def drop_if_empty(self) -> None:
+        """Take it away where not one chunk was finished: there is nothing to go on from."""
+        if not self._is_finished and not any(self.path.glob("*/commits/*/*")):
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def facts(self) -> dict[str, Any]:
+        """Say of it what a manifest tells."""
+        return {"layers": list(self._requests), "chunks_written": self.chunks_written}
+
+    def _holds_all(self, store: Path, grid: Grid) -> bool:
+        """Tell whether a finished run's layers are these, and no others."""
+        try:
+            group = open_store(store, _KIND)
+            requests = {name: open_layer(store, name).attrs.get(_REQUEST) for name in _layers(group)}
+            return requests == self._requests and same_grid(stored_grid(group), grid)
+        except InputError:
+            return False
+
+    def _clear(self, grid: Grid) -> None:
+        """Take away what a killed run left that is of no use to this one."""
+        if not self.path.exists():
+            return
+        try:
+            group = open_store(self.path, _KIND)
+            is_usable = same_grid(stored_grid(group), grid)
+        except InputError:
+            is_usable = False
+        with locked(self.path):
+            if not is_usable:
+                shutil.rmtree(self.path)
+                return
+            for name in _layers(group) - set(self._requests):
+                self._drop(name)
+
+    def _drop_another(self, name: str, raster: xr.DataArray) -> None:
+        """Take a layer away that was made of something else, such as a scene that changed since."""
+        if not is_store(self.path):
+            return
+        group = open_store(self.path, _KIND)
+        if name in _layers(group) and open_array(group, name).attrs[_FINGERPRINT] != tokenize(raster.data):
+            _LOG.info("%s: written anew, it was made of something else", name)
+            with locked(self.path):
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        shutil.rmtree(self.path / name / "commits", ignore_errors=True)  # none may outlive its chunk
+        shutil.rmtree(self.path / name)
+
+
+class PlannedStore:
+    """Counts what writing layers would take, in place of an `EvidenceStore`."""
+
+    def __init__(self) -> None:
+        self.layers: list[str] = []
+        self.tasks = self.n_bytes = 0
+
+    def keep(self, name: str, raster: xr.DataArray) -> xr.DataArray:
+        """Count a layer, and give something in its place that one task a chunk would read."""
+        self.layers.append(name)
+        self.tasks += len(dict(raster.data.dask)) + math.prod(map(len, raster.chunks or ()))
+        self.n_bytes += raster.nbytes
+        return xr.zeros_like(raster)
+
+
+def _layers(group: zarr.Group) -> set[str]:
+    return set(group.array_keys()) - {Y, X, "spatial_ref"}
