@@ -145,7 +145,7 @@ def count_windows(
     plan = _window_plan(window, stride)
     flags = _flags(scene, _stack(scene).chunks[-2:], gate)
     run = partial(mark_windows, window=plan.window)
-    fates = overlap_add(flags[np.newaxis], plan, run, _first_plane, name="model-windows", dtype=np.uint8)
+    fates = overlap_add(flags[np.newaxis], plan, run, _first_plane, name="windows", dtype=np.uint8)
     rows, cols = (len(plan.starts(size)) for size in flags.shape)
     counts = {name: ((), (fates == fate).sum()) for name, fate in (("unseen", UNSEEN), ("gated", GATED))}
     return xr.Dataset({"windows": rows * cols, **counts})
