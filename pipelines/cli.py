@@ -12,6 +12,7 @@ import typer
 
 from lakescale import __version__
 from lakescale.schema import LakescaleError
+from pipelines.cli_tools import Debug, cluster_command, model_app, score_command
 
 if TYPE_CHECKING:
     from pipelines.map_lakes import MapResult
@@ -52,9 +53,6 @@ def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"lakescale {__version__}")
         raise typer.Exit
-
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")]
 
 
 @app.callback()
@@ -302,84 +300,8 @@ _SINKS = (
 )  # fmt: skip
 
 
-model_app = typer.Typer(help="Look into a model's checkpoint, or convert someone else's.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
-
-
-@model_app.command("info")
-def model_info(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of lakescale, .safetensors.")], debug: Debug = False
-) -> None:
-    """Say what a checkpoint is: network, bands, values, window, threshold, training, hash."""
-    from lakescale.models import describe_checkpoint
-
-    _ = debug
-    told = describe_checkpoint(checkpoint)
-    about = told.spec.to_dict() | {"output_stride": told.output_stride, "weights": told.n_weights}
-    for name, value in (about | {"bytes": told.n_bytes, "hash": told.hash}).items():
-        typer.echo(f"{name}: {value}")
-
-
-@model_app.command("convert")
-def model_convert(
-    source: Annotated[Path, typer.Argument(help="SAM weights of Meta or Hugging Face: .pth, .bin or .safetensors.")],
-    target: Annotated[Path, typer.Argument(help="The checkpoint to write, .safetensors.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint of that name.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Write a checkpoint of lakescale from weights that others trained; no code in them is run."""
-    from lakescale.models import convert_checkpoint
-
-    _ = debug
-    told = convert_checkpoint(source, target, overwrite=overwrite)
-    typer.echo(f"written: {target}, hash {told}")
-
-
-@app.command("score")
-def score_command(
-    lakes: Annotated[Path, typer.Argument(help="Vector file, or the folder of a run.")],
-    reference: Annotated[Path, typer.Argument(help="Vector file of the reference lakes.")],
-    rules: Annotated[str, typer.Option(help="strict or seed.")] = "strict",
-    out: Annotated[Path | None, typer.Option(help="Folder, or NAME.json, for the figures and the matches.")] = None,
-    lakes_layer: Annotated[str | None, typer.Option(help="Layer of the lakes.")] = None,
-    reference_layer: Annotated[str | None, typer.Option(help="Layer of the reference.")] = None,
-    as_one_group: Annotated[
-        bool, typer.Option(help="Score all against all, whatever image and region_num say.")
-    ] = False,
-    image: Annotated[str | None, typer.Option(help="Score this image alone; name it where the lakes do not.")] = None,
-    regions: Annotated[Path | None, typer.Option(help="Regions with region_num, for lakes without it.")] = None,
-    probability: Annotated[
-        Path | None, typer.Option(help="GeoTIFF, store or run with the probability of lake: score pixels, too.")
-    ] = None,
-    probability_layer: Annotated[
-        str | None, typer.Option(help="Layer of the store [the only one named probability...].")
-    ] = None,
-    threshold: Annotated[float, typer.Option(help="Probability above which a pixel is lake.")] = 0.5,
-    report: Annotated[bool, typer.Option("--report", help="Draw score.png beside the figures.")] = False,
-    cluster: Annotated[str, typer.Option(help="For pixels: local, threads, or a scheduler's address.")] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers [one a core].")] = None,
-    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
-    debug: Debug = False,
-) -> None:
-    """Score lakes against a reference by the Cup's rules: true and false positives, what was missed, and why."""
-    from pipelines.evaluate import evaluate, format_score
-
-    values = locals()
-    if not debug:
-        for noted in ("lakescale.score_input", "pipelines.cup"):
-            logging.getLogger(noted).setLevel(logging.ERROR)  # the notes below say the same, once
-    found = evaluate(lakes, reference, out=out, **{name: values[name] for name in _SCORE})
-    typer.echo(format_score(found.score, found.areas, found.pixels))
-    for note in found.notes:
-        typer.echo(note)
-    if out is not None:
-        typer.echo(f"written to {out}")
-
-
-_SCORE = (
-    "rules", "lakes_layer", "reference_layer", "as_one_group", "image", "regions", "probability", "probability_layer",
-    "threshold", "report", "cluster", "workers", "memory_limit",
-)  # fmt: skip
+app.command("score")(score_command)
 
 
 @app.command("demo")
@@ -407,28 +329,7 @@ def demo_command(
         typer.echo(line)
 
 
-@app.command("cluster")
-def cluster_command(
-    workers: Annotated[int | None, typer.Option(help="CPU workers, one thread each [a core each].")] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs, one worker each [all there are]; 0 for none.")] = None,
-    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
-    dashboard: Annotated[str, typer.Option(help="Address of the dashboard; none for off.")] = "127.0.0.1:0",
-    host: Annotated[str, typer.Option(help="Address to listen on: whoever reaches it may run code.")] = "127.0.0.1",
-    scheduler_file: Annotated[Path | None, typer.Option(help="Write the scheduler's address here, as JSON.")] = None,
-    debug: Debug = False,
-) -> None:
-    """Start a cluster on this machine, one worker for each GPU beside those for CPUs, and keep it until Ctrl-C."""
-    from pipelines.start_cluster import plan_cluster, start_cluster
-
-    _ = debug
-    start_cluster(
-        plan_cluster(workers, gpus),
-        memory_limit=memory_limit,
-        dashboard=dashboard,
-        host=host,
-        scheduler_file=scheduler_file,
-        tell=typer.echo,
-    )
+app.command("cluster")(cluster_command)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -54,7 +54,7 @@ class RunModel:
 
     def mask(self, probability: xr.DataArray, region: xr.DataArray | None) -> xr.DataArray:
         """Tell lake from what is none or was not seen: bool ``(y, x)`` (lazy)."""
-        mask = probability >= np.float32(self.threshold)
+        mask = probability > np.float32(self.threshold)
         return mask if region is None else mask & region
 
     def facts(self, counts: xr.Dataset) -> dict[str, Any]:
