@@ -80,7 +80,7 @@ def test_it_is_reached_and_computes_and_each_gpu_worker_sees_its_gpu(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("to", [os.kill, os.killpg])
-def test_it_ends_on_a_signal_without_a_word_and_leaves_nothing(number, code, to, tmp_path):
+def test_it_ends_on_a_signal_without_a_traceback_and_leaves_nothing(number, code, to, tmp_path):
     """A terminal sends Ctrl-C to the workers, too."""
     where = tmp_path / "scheduler.json"
     options = "--workers", "2", "--gpus", "0", "--dashboard", "none", "--scheduler-file", str(where)
@@ -90,7 +90,11 @@ def test_it_ends_on_a_signal_without_a_word_and_leaves_nothing(number, code, to,
         assert len(children) >= 2
         to(process.pid, number)
         assert process.wait(60) == code
-    assert (tmp_path / "err.log").read_text() == ""
+    told = (tmp_path / "err.log").read_text()
+    if (to, number) == (os.killpg, signal.SIGTERM):  # it ends workers by itself, which may be noticed and told first
+        assert "Traceback" not in told
+    else:
+        assert told == ""
     psutil.wait_procs(children, timeout=20)
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert not where.exists()
