@@ -92,7 +92,7 @@ def test_any_chunks_equal_a_plain_loop_over_the_windows(case, choice, batch, gat
     expected, _ = plain_loop(bands, seen, made_up, **choice, gate=gate if gated else None)
     values = found.values
     np.testing.assert_array_equal(np.isnan(values), ~seen)
-    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=2e-5)  # of the fixed point and of the weights
     whole = scene.chunk({"y": -1, "x": -1})
     again = lake_probability(whole, made_up, **choice, batch=3, gate=raster(gate) if gated else None)
     np.testing.assert_array_equal(again.values.view(np.int32), values.view(np.int32))
@@ -166,7 +166,7 @@ def test_augmented_answers_are_the_mean_of_all_eight_ways(case, choice):
     scene, bands, seen, _ = case
     found = lake_probability(scene, made_up, **choice, augment=True).values
     expected, _ = plain_loop(bands, seen, lambda windows: turned_in_all_ways(windows, made_up), **choice)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
 def test_a_model_that_writes_into_its_windows_harms_nobody():
@@ -229,7 +229,7 @@ def test_what_was_seen_may_be_chunked_in_another_way():
     found = lake_probability(scene, made_up, window=8, stride=5)
     assert found.chunks == scene.chunks[1:]
     expected, _ = plain_loop(pixels, seen, made_up, 8, 5)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
 def test_scenes_in_memory_and_dims_in_another_order_give_the_same():
