@@ -18,12 +18,17 @@ SINK, ICE, CLOUD, DEM = "sink", "ice", "cloud", "dem"
 PROBABILITY = "probability"
 """Layer, float32 ``(y, x)``, 0..1, NaN where not seen: a model's probability of lake."""
 
+SINK_DEPTH, WATER_INDEX = "sink_depth", "water_index"
+"""Layers, float32 ``(y, x)``: depth of sinks, m, NaN where there is no elevation; NDWI_ice, NaN where not seen."""
+
 LABEL = "label"
 """Column of a polygon frame: the id of the labelled region it outlines, from 1."""
 
 LAKE_ID, LAKE_TIME, REASON = "lake_id", "time", "reason"
 AREA_M2, AREA_3857_M2 = "area_m2", "area_3857_m2"
 """Columns: the true area (equal-area projection), and the area in EPSG:3857, both in m2."""
+IMAGE, REGION_NUM = "image", "region_num"
+"""Columns of the Cup's answer: the mosaic's file name, and the region."""
 SEEN_SHARE = "seen_share"
 """Column: share (0..1) of a lake's surroundings that was seen."""
 

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.path import Path as Outline
 
-from lakescale.scoring import FP, IGNORED, IMAGE, REGION_NUM, TP, VERDICT
+from lakescale.schema import IMAGE, REGION_NUM
+from lakescale.scoring import FP, IGNORED, TP, VERDICT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from lakescale.schema import REASON, InputError
+from lakescale.schema import IMAGE, REASON, REGION_NUM, InputError
 from lakescale.score_input import fit
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG = logging.getLogger(__name__)
-
-IMAGE, REGION_NUM = "image", "region_num"
-"""Columns of the Cup's answer: the mosaic's file name, and the region."""
 
 VERDICT, TP, FP, IGNORED = "verdict", "tp", "fp", "ignored"
 """Column of the matches, and its values."""

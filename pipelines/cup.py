@@ -12,9 +12,8 @@ import pandas as pd
 import shapely
 from pyproj import CRS
 
-from lakescale.schema import InputError
+from lakescale.schema import IMAGE, REGION_NUM, InputError
 from lakescale.score_input import bring, fit
-from lakescale.scoring import IMAGE, REGION_NUM
 from pipelines.run_folder import publish
 from pipelines.vector_files import read_polygons
 

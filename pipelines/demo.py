@@ -20,8 +20,8 @@ from lakescale.polygons import polygonize
 from lakescale.regions import fill_holes
 from lakescale.report import Panel, draw_panels, overview
 from lakescale.scene import open_scene, seen_mask
-from lakescale.schema import AREA_M2, COLOR, INDEX, InputError
-from lakescale.scoring import IMAGE, REGION_NUM, score
+from lakescale.schema import AREA_M2, COLOR, IMAGE, INDEX, REGION_NUM, InputError
+from lakescale.scoring import score
 from lakescale.synthetic import Region, make_region
 from pipelines.map_lakes import map_lakes
 from pipelines.recipe import read_recipe

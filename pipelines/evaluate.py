@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lakescale.cluster import open_cluster
 from lakescale.dem import open_dem
 from lakescale.pixel_scoring import PixelScore, score_areas, score_pixels
-from lakescale.schema import LAKE_ID, PROBABILITY, InputError
-from lakescale.scoring import FP, IGNORED, IMAGE, REGION_NUM, score
+from lakescale.schema import IMAGE, LAKE_ID, PROBABILITY, REGION_NUM, InputError
+from lakescale.scoring import FP, IGNORED, score
 from lakescale.store import open_layer, open_store
 from lakescale.store.layers import KIND
 from pipelines.cup import assign_regions, read_regions

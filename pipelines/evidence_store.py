@@ -13,7 +13,7 @@ from dask.base import tokenize
 
 from lakescale.evidence.color import water_index
 from lakescale.scene import seen_mask
-from lakescale.schema import INDEX, SEEN, SINK, InputError, X, Y
+from lakescale.schema import INDEX, SEEN, SINK, SINK_DEPTH, WATER_INDEX, InputError, X, Y
 from lakescale.store import is_store, locked, open_array, open_layer, open_store, same_grid, stored_grid, write_layer
 from pipelines.run_folder import EVIDENCE, partial_name
 from pipelines.run_models import find_gate
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(f"lakescale.{__name__}")
 
-SINK_DEPTH, WATER_INDEX = "sink_depth", "water_index"
-"""Layers, float32 ``(y, x)``: m, NaN where there is no elevation; NDWI_ice, NaN where not seen."""
 _KIND, _REQUEST, _FINGERPRINT = "layers", "request", "fingerprint"
 
 

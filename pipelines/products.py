@@ -11,8 +11,7 @@ from lakescale.cluster import compute
 from lakescale.polygons import polygonize
 from lakescale.report import overview
 from lakescale.rules import outline_candidates
-from lakescale.schema import ICE, SEEN, SINK
-from pipelines.evidence_store import SINK_DEPTH
+from lakescale.schema import ICE, SEEN, SINK, SINK_DEPTH
 from pipelines.run_models import find_gate
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pandas as pd
 import pyogrio
 
 from lakescale import __version__
-from lakescale.schema import LAKE_ID, REASON, InputError
-from lakescale.scoring import FP, IGNORED, IMAGE, REGION_NUM, TP, VERDICT
+from lakescale.schema import IMAGE, LAKE_ID, REASON, REGION_NUM, InputError
+from lakescale.scoring import FP, IGNORED, TP, VERDICT
 from pipelines.run_folder import publish, writing
 from pipelines.vector_files import file_of
 

@@ -23,7 +23,7 @@ from lakescale.evidence.sink_regions import sink_regions
 from lakescale.evidence.sinks import fill_depressions, sink_depth
 from lakescale.flats import drain_flats
 from lakescale.grid import Grid
-from lakescale.schema import AREA_M2, DEM, InputError
+from lakescale.schema import AREA_M2, DEM, SINK_DEPTH, InputError
 from lakescale.store import is_store, locked, open_layer, open_store, same_grid, stored_grid, write_layer, writing
 from lakescale.store.frames import write_frame
 from pipelines.sinks_recipe import stored_dem
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FILLED, SINK_DEPTH, DRAINED = LAYERS = "filled", "sink_depth", "drained"
+FILLED, DRAINED = "filled", "drained"
+LAYERS = FILLED, SINK_DEPTH, DRAINED
 """Layers of the store."""
 SIDE = 2048
 _KIND = "layers"

@@ -15,9 +15,9 @@ from lakescale.evidence.sinks import fill_depressions, sink_depth
 from lakescale.flats import drain_flats
 from lakescale.grid import Grid
 from lakescale.kernels.flood import Final, fill, survey
-from lakescale.schema import InputError
+from lakescale.schema import SINK_DEPTH, InputError
 from lakescale.store.codec import pack
-from pipelines.sinks import DRAINED, FILLED, SINK_DEPTH, find_regions, measures_in_metres, open_elevation
+from pipelines.sinks import DRAINED, FILLED, find_regions, measures_in_metres, open_elevation
 from pipelines.sinks_recipe import stored_dem
 
 if TYPE_CHECKING:

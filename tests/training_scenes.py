@@ -14,10 +14,11 @@ CRS = "EPSG:3857"
 
 
 def blob(rng, col, row, radius, corners=9):
-    """A star-shaped polygon in pixels, whose corners are no whole numbers."""
+    """A star-shaped polygon in pixels, whose corners are whole numbers of 1/4096 pixel, to which outlines are rounded."""
     turns = np.sort(rng.uniform(0, 2 * np.pi, corners) / corners + np.arange(corners) * 2 * np.pi / corners)
     reach = radius * rng.uniform(0.6, 1.0, corners)
-    return shapely.Polygon(np.column_stack([col + reach * np.cos(turns), row + reach * np.sin(turns)]))
+    corners_xy = np.column_stack([col + reach * np.cos(turns), row + reach * np.sin(turns)])
+    return shapely.Polygon(np.round(corners_xy * 4096) / 4096)
 
 
 def blobs(rng, count, shape, radius):

@@ -14,7 +14,7 @@ import shapely
 from dask.base import tokenize
 
 from lakescale.chunks import Place
-from lakescale.schema import InputError
+from lakescale.schema import IMAGE, REGION_NUM, InputError
 from training.outlines import Outlines, to_outlines
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lakescale.chunks import Chunks
     from lakescale.grid import Grid
 
-IMAGE, REGION_NUM = "image", "region_num"
 LAKE, IGNORED = 1, 2
 """Flags of `Marks.flags`."""
 

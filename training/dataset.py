@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from lakescale.chunks import Place
-from lakescale.schema import InputError
-from training.annotations import IGNORED, IMAGE
+from lakescale.schema import IMAGE, InputError
+from training.annotations import IGNORED
 from training.images import Image
 from training.kinds import LEFT_OUT
 from training.windows import open_windows

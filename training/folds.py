@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from lakescale.schema import InputError
-from training.annotations import IMAGE, REGION_NUM
+from lakescale.schema import IMAGE, REGION_NUM, InputError
 from training.kinds import LEFT_OUT, POSITIVE
 
 if TYPE_CHECKING:

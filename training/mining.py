@@ -10,9 +10,9 @@ import numpy as np
 
 from lakescale.cluster import compute
 from lakescale.grid import Grid
-from lakescale.schema import InputError, X, Y
+from lakescale.schema import IMAGE, InputError, X, Y
 from lakescale.store import same_grid
-from training.annotations import IGNORED, IMAGE, LAKE
+from training.annotations import IGNORED, LAKE
 from training.cells import Layout, sum_windows
 from training.images import Image
 from training.kinds import HARD, LEFT_OUT, MINED, NEAR_DUPLICATE, NEGATIVE

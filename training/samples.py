@@ -19,10 +19,9 @@ from dask.base import tokenize
 
 from lakescale.cluster import compute
 from lakescale.grid import Grid
-from lakescale.schema import InputError
+from lakescale.schema import IMAGE, InputError
 from lakescale.store import locked, writing
 from lakescale.store.files import write_whole
-from training.annotations import IMAGE, Annotations
 from training.counting import count_windows
 from training.images import Image, list_images
 from training.kinds import LEFT_OUT, POSITIVE, SampleRules, sort_kinds
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from distributed import Client
     from numpy.typing import NDArray
 
-    from training.annotations import Marks
+    from training.annotations import Annotations, Marks
 
 log = logging.getLogger(__name__)
 

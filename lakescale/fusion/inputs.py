@@ -10,12 +10,11 @@ import geopandas as gpd
 import pandas as pd
 
 from lakescale.fusion.parts import COLOR, ICE, MODELS, SINKS, Preset
-from lakescale.schema import LAKE_TIME, InputError
+from lakescale.schema import IMAGE, LAKE_TIME, REGION_NUM, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-IMAGE, REGION_NUM = "image", "region_num"
 DATES = (IMAGE, LAKE_TIME)
 """Columns that tell dates apart."""
 KEYS = (*DATES, REGION_NUM)

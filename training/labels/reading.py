@@ -13,8 +13,8 @@ import shapely
 from affine import Affine
 
 from lakescale.polygons import to_map
-from lakescale.schema import InputError
-from training.annotations import IMAGE, Annotations
+from lakescale.schema import IMAGE, InputError
+from training.annotations import Annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
