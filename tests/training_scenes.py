@@ -14,7 +14,7 @@ CRS = "EPSG:3857"
 
 
 def blob(rng, col, row, radius, corners=9):
-    """A star-shaped polygon in pixels, whose corners are whole numbers of 1/4096 pixel, to which outlines are rounded."""
+    """A star-shaped polygon in pixels, its corners rounded to 1/4096 pixel as outlines are."""
     turns = np.sort(rng.uniform(0, 2 * np.pi, corners) / corners + np.arange(corners) * 2 * np.pi / corners)
     reach = radius * rng.uniform(0.6, 1.0, corners)
     corners_xy = np.column_stack([col + reach * np.cos(turns), row + reach * np.sin(turns)])
