@@ -12,56 +12,25 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 import pandas as pd
-from distributed import Client, Worker, WorkerPlugin
 
 import lakescale as ls
 from benchmarks import ice
 from benchmarks.worker_memory import peak_rss_mb
+from benchmarks.worker_peaks import Peaks, read_peaks
 from lakescale.cluster import open_cluster
 from lakescale.store.frames import write_frame
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 WORKERS = 2
 MIN_DEPTH_M, MIN_AREA_M2 = 0.5, 10_000
 MEMORY_LIMIT, TARGET = "4 GB", 0.018
 """A worker puts results that wait on the disk once they hold that share of its limit; and it is sent no task ahead."""
-
-
-class Peaks(WorkerPlugin):
-    """Tells the peak of a worker's memory while it solves seams from that at all other times."""
-
-    name = "peaks"
-
-    def setup(self, worker: Worker) -> None:
-        """Begin with what the worker holds when it is empty."""
-        self.peaks_mb = {"other": peak_rss_mb(), "solving": 0.0}
-        self.solving: set[Any] = set()
-        worker.peaks = self
-
-    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
-        """Solving begins when the summaries are asked for and ends when the answer is there."""
-        if "-solve-" not in str(key):
-            return
-        if start == "released" and not self.solving:
-            self._note("other")
-        if finish in ("memory", "released", "error"):
-            self.solving.discard(key)
-            if not self.solving:
-                self._note("solving")
-        else:
-            self.solving.add(key)
-
-    def read(self) -> dict[str, float]:
-        """Peaks so far."""
-        self._note("other")
-        return self.peaks_mb
-
-    def _note(self, state: str) -> None:
-        self.peaks_mb[state] = max(self.peaks_mb[state], peak_rss_mb())
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         told = _run(dem, asked.out, client)
         told |= {"seconds to draw": sum(client.run(ice.drawing_seconds).values()) / WORKERS}
         told |= {"empty worker, MB": max(empty.values())}
-        for number, peaks in enumerate(client.run(_read_peaks).values()):
+        for number, peaks in enumerate(read_peaks(client)):
             told |= {
                 f"worker {number}, MB": peaks["other"],
                 f"worker {number} while it solves seams, MB": peaks["solving"],
@@ -107,10 +76,6 @@ def _run(dem: Any, out: Path, client: Client) -> dict[str, float]:
         "largest, km2": sinks["area_m2"].max() / 1e6,
         "deepest, m": sinks["depth_m"].max(),
     }
-
-
-def _read_peaks(dask_worker: Worker) -> dict[str, float]:
-    return dask_worker.peaks.read()
 
 
 def _read_options(arguments: list[str] | None) -> argparse.Namespace:

@@ -36,18 +36,28 @@ class Race:
         return median(self.ratios)
 
 
-def race(ours: Callable[[], Any], peer: Callable[[], Any], *, repeats: int = REPEATS) -> Race:
+def race(
+    ours: Callable[[], Any],
+    peer: Callable[[], Any],
+    *,
+    repeats: int = REPEATS,
+    prepare: Callable[[], None] = lambda: None,
+) -> Race:
     """Time both in turns, after one untimed round (imports, compilers, file cache), and see that they agree.
 
-    Both return what the answer is told by, such as counts; the work that makes it is theirs.
+    Both return what the answer is told by, such as counts; the work that makes it is theirs. What ``prepare`` does
+    before each round is not timed.
 
     Raises
     ------
     RuntimeError
         When the answers differ: times of two different tasks mean nothing.
     """
-    _timed_round(ours, peer)
-    rounds = [_timed_round(ours, peer) for _ in range(repeats)]
+    rounds = []
+    for _ in range(repeats + 1):
+        prepare()
+        rounds.append(_timed_round(ours, peer))
+    rounds = rounds[1:]
     ours_s, peer_s = zip(*rounds, strict=True)
     return Race(ours_s, peer_s)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
 from contextlib import contextmanager
@@ -26,10 +25,11 @@ from lakescale.grid import Grid
 from lakescale.schema import AREA_M2, DEM, SINK_DEPTH, InputError
 from lakescale.store import is_store, locked, open_layer, open_store, same_grid, stored_grid, write_layer, writing
 from lakescale.store.frames import write_frame
+from pipelines.run_folder import publish
 from pipelines.sinks_recipe import stored_dem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     import xarray as xr
@@ -291,25 +291,6 @@ class _Run:
         changed = [name for name in self.request if told and told["request"].get(name) != self.request[name]]
         if changed:
             raise InputError(f"OUT holds another run (it differs in {', '.join(changed)})", str(self.recipe.out), mend)
-
-
-def publish(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name, have the disk take it, then give it its own name.
-
-    Raises
-    ------
-    RunError
-        When the disk takes no more.
-    """
-    partial = target.with_name(f"{target.stem}.partial{target.suffix}")
-    with writing(target):
-        try:
-            write(partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

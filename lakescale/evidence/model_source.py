@@ -48,7 +48,7 @@ def checkpoint_source(path: str | Path, **options: Any) -> ModelSource:
     Parameters
     ----------
     path
-        Of the checkpoint; the workers must find it there too.
+        Of the checkpoint; the workers must find it there too. Or its URL, from which each machine copies it once.
     options
         Of `lakescale.models.load_model`, such as ``device`` and ``precision``.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import safetensors
 
+from lakescale.models.fetching import local_copy
 from lakescale.models.spec import ModelSpec, spec_from_dict
 from lakescale.schema import InputError
 
@@ -47,14 +48,15 @@ def describe_checkpoint(path: str | Path) -> CheckpointInfo:
     Parameters
     ----------
     path
-        A file that `save_checkpoint` or `convert_checkpoint` wrote.
+        A file that `save_checkpoint` or `convert_checkpoint` wrote, or the URL of one, which is copied to the user's
+        cache first (see `lakescale.models.fetching.local_copy`).
 
     Raises
     ------
     InputError
-        When there is no such file, it is damaged or cut off, or it is of another format.
+        When there is no such file, it is damaged or cut off, it is of another format, or a URL cannot be read.
     """
-    path = Path(path)
+    path = local_copy(path)
     with _opened(path, "np") as file:
         said = file.metadata() or {}
         sizes = [_product(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 - no mapping
@@ -95,7 +97,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     InputError
         When there is no such file, or it is damaged.
     """
-    with _opened(Path(path), "pt") as file:
+    with _opened(local_copy(path), "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
 
 
