@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -35,7 +36,9 @@ class ClusterPlan(NamedTuple):
     def workers(self) -> dict[str, dict[str, Any]]:
         """Give each worker its options: which GPU it sees, if any, and that it has one."""
         hidden = {f"cpu-{i}": {"env": {VISIBLE: ""}} for i in range(self.cpu_workers)}
-        seen = {f"gpu-{i}": {"env": {VISIBLE: gpu}, "resources": {GPU: 1}} for i, gpu in enumerate(self.gpus)}
+        seen = {
+            f"gpu-{i}": {"env": {VISIBLE: gpu}, "resources": {GPU: 1}, **_near(gpu)} for i, gpu in enumerate(self.gpus)
+        }
         return hidden | seen
 
 
@@ -137,6 +140,14 @@ def find_gpus() -> list[str]:
         said = str(getattr(error, "stdout", None) or error).strip()
         raise RunError(f"nvidia-smi does not tell the GPUs: {said}", command, "give --gpus 0 for none") from error
     return [line.strip() for line in told.stdout.splitlines() if line.strip()]
+
+
+def _near(gpu: str) -> dict[str, Any]:
+    """Keep a GPU's worker on the CPUs that are wired to it, where dask-cuda is installed, which knows them."""
+    if importlib.util.find_spec("dask_cuda") is None:
+        return {}
+    plugins, utils = (importlib.import_module(f"dask_cuda.{name}") for name in ("plugins", "utils"))
+    return {"plugins": [plugins.CPUAffinity(utils.get_cpu_affinity(gpu))]}
 
 
 def _visible(names: Iterable[str]) -> list[str]:

@@ -78,6 +78,38 @@ def test_it_is_reached_and_computes_and_each_gpu_worker_sees_its_gpu(tmp_path):
         assert set(listening) == {"127.0.0.1"}
 
 
+DASK_CUDA = {
+    "__init__": "",
+    "utils": "def get_cpu_affinity(gpu):\n    return {'7': [0], 'GPU-0a': [1]}[gpu]\n",
+    "plugins": """
+import os
+from distributed import WorkerPlugin
+
+class CPUAffinity(WorkerPlugin):
+    def __init__(self, cores):
+        self.cores = cores
+
+    def setup(self, worker=None):
+        os.sched_setaffinity(0, self.cores)
+""",
+}
+"""What of dask-cuda 26.10 is used, for GPUs that this machine has not."""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU: no worker can be kept from another")
+def test_where_dask_cuda_is_installed_gpu_workers_stay_on_the_cpus_near_their_gpu(tmp_path):
+    (tmp_path / "dask_cuda").mkdir()
+    for name, text in DASK_CUDA.items():
+        (tmp_path / "dask_cuda" / f"{name}.py").write_text(text)
+    there = {"CUDA_VISIBLE_DEVICES": "7,GPU-0a", "PYTHONPATH": str(tmp_path)}
+    with cluster_command(tmp_path, "--workers", "1", "--memory-limit", "1GiB", **there) as process:
+        lines = await_lines(process, tmp_path)
+        with open_cluster(lines["scheduler"]) as client:
+            kept = client.run(lambda dask_worker: (dask_worker.name, sorted(os.sched_getaffinity(0))))
+            assert sorted(kept.values())[1:] == [("gpu-0", [0]), ("gpu-1", [1])]
+            assert len(dict(kept.values())["cpu-0"]) > 1
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("to", [os.kill, os.killpg])
 def test_it_ends_on_a_signal_without_a_traceback_and_leaves_nothing(number, code, to, tmp_path):
