@@ -224,6 +224,16 @@ def test_a_polygon_larger_than_its_windows_and_chunks():
     assert_frame_equal(found, whole, check_exact=True)
 
 
+@pytest.mark.parametrize("hole", [(512, 100, 515, 104), (509, 100, 512, 104), (508, 508, 512, 512)])
+def test_holes_of_four_corners_beside_a_window(hole):
+    """exactextract crashes where such a hole touches the window that it is asked for from outside."""
+    lake = shapely.box(100, 50, 900, 600).difference(shapely.box(*hole))
+    values = raster(np.ones((700, 1000), np.float32), 256)
+    found = polygon_evidence(frame_of([lake]), {"depth": values}).compute()
+    assert found["depth_mean"].tolist() == [1.0]
+    assert found["depth_data_share"].tolist() == [1.0]
+
+
 def test_sums_of_many_pixels_do_not_overflow():
     just_below_1 = np.float32(1 - 2.0**-24)
     values = raster(np.broadcast_to(just_below_1, (3000, 3000)), 3000)

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from lakescale.chunks import Zones
-from lakescale.evidence.zonal_cover import COVER_UNIT
+from lakescale.evidence.zonal_cover import COVER_UNIT, to_covering_pixels
 from lakescale.evidence.zonal_deal import (
     Parcel,
     as_dask_frame,
@@ -113,7 +113,7 @@ def polygon_evidence(
 
 
 def _cut(part: gpd.GeoDataFrame, *, grid: Grid) -> NDArray[Any]:
-    return to_pixels(polygons_of(part), grid.transform)
+    return to_covering_pixels(polygons_of(part), grid.transform)
 
 
 def _deal_pixels(parts: list[NDArray[Any]], places: list[Place]) -> list[Parcel]:

@@ -13,10 +13,12 @@ from exactextract.raster import NumPyRasterSource
 from exactextract.writer import Writer
 
 from lakescale.chunks import Place
+from lakescale.polygons import to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from affine import Affine
     from numpy.typing import NDArray
 
 COVER_UNIT = 2.0**-16
@@ -24,6 +26,7 @@ COVER_UNIT = 2.0**-16
 WINDOW_PX = 512
 """Larger polygons are covered window by window; no polygon is asked for more pixels than such a window at once."""
 _BATCH_PX = 2**21
+_BOX_VERTICES = 5
 
 
 class Covered(NamedTuple):
@@ -48,7 +51,7 @@ def cover(polygons: NDArray[Any], place: Place, shape: tuple[int, int]) -> Itera
     Parameters
     ----------
     polygons
-        In pixel coordinates ``(col, row)`` of the grid.
+        In pixel coordinates ``(col, row)`` of the grid, by `to_covering_pixels`.
     place
         Where the block lies.
     shape
@@ -66,6 +69,25 @@ def cover(polygons: NDArray[Any], place: Place, shape: tuple[int, int]) -> Itera
         meets &= (top < window.row + window.height) & (bottom > window.row)
         for batch in _batches(np.flatnonzero(is_large & meets), area):
             yield _cover_window(polygons, batch, window, place)
+
+
+def to_covering_pixels(geometry: NDArray[Any], transform: Affine) -> NDArray[Any]:
+    """Take polygons to pixel coordinates, so that exactextract can be asked about them.
+
+    exactextract 0.3 crashes where a hole of four corners touches its window from outside: such a hole gets a vertex
+    more, in the middle of an edge.
+    """
+    polygons = to_pixels(geometry, transform)
+    parts, owner = shapely.get_parts(polygons, return_index=True)
+    parts, owner = parts[~shapely.is_empty(parts)], owner[~shapely.is_empty(parts)]
+    rings, part = shapely.get_rings(parts, return_index=True)
+    is_box = (shapely.get_num_coordinates(rings) == _BOX_VERTICES) & (np.diff(part, prepend=-1) == 0)
+    if not is_box.any():
+        return polygons
+    rings[is_box] = shapely.segmentize(rings[is_box], 0.24 * shapely.length(rings[is_box]))
+    lakes, lake = np.unique(owner, return_inverse=True)
+    polygons[lakes] = shapely.multipolygons(shapely.polygons(rings, indices=part), indices=lake)
+    return polygons
 
 
 def _batches(which: NDArray[np.int64], area: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:
