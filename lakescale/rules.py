@@ -249,12 +249,12 @@ def _apply_necks(kept: _Necks, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 def _judged(frame: Any, rules: PolygonRules, *, fallen: str | None) -> Any:
     bounds = frame.spatial_partitions
-    judged = frame.map_partitions(_judge, rules, fallen, meta=_judge(frame._meta, rules, fallen))  # noqa: SLF001
+    judged = frame.map_partitions(judge_shapes, rules, fallen, meta=judge_shapes(frame._meta, rules, fallen))  # noqa: SLF001
     judged.spatial_partitions = bounds  # map_partitions drops them
     return judged
 
 
-def _judge(frame: gpd.GeoDataFrame, rules: PolygonRules, fallen: str | None) -> gpd.GeoDataFrame:
+def judge_shapes(frame: gpd.GeoDataFrame, rules: PolygonRules, fallen: str | None) -> gpd.GeoDataFrame:
     """Add areas and the reason to a frame of outlines."""
     area, area_3857 = areas_m2(frame.geometry), areas_3857_m2(frame.geometry)
     reason = np.full(len(frame), fallen or KEPT, object)

@@ -41,7 +41,7 @@ def world(**changed):
 def run(frames, **options):
     models = {name: frames[name] for name in ("sam", "deeplab") if name in frames}
     rest = {name: frames[name] for name in ("sinks", "color", "ice")}
-    return fuse(models, **rest, return_reasons=True, **options)
+    return fuse(models, **rest, return_reasons=True, **({"preset": "seed"} | options))
 
 
 def kept(frames):

@@ -16,9 +16,10 @@ import shapely
 from lakescale.chunks import to_frame
 from lakescale.chunks.pairing import Meeting, Pairing, Source, pair_blocks, pair_on_threads, pair_serial
 from lakescale.fusion.inputs import DATES, Input, Inputs, check_inputs
-from lakescale.fusion.judging import Answer, Judge
+from lakescale.fusion.judging import Answer, Judge, is_first_piece
 from lakescale.fusion.pairs import pair_parts
 from lakescale.fusion.parts import MODELS, Part
+from lakescale.fusion.preset import Lakescale
 from lakescale.fusion.reading import read_part
 from lakescale.fusion.results import MODEL, ROW, Results
 from lakescale.fusion.seed import Seed
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-PRESETS: dict[str, Callable[[], Preset]] = {"seed": Seed}
+PRESETS: dict[str, Callable[[], Preset]] = {"lakescale": Lakescale, "seed": Seed}
 """Methods of fusion, by name."""
 
 _ROWS_A_PART = 25_000
@@ -46,7 +47,7 @@ def fuse(
     color: Any,
     ice: Any,
     evidence: Any = None,
-    preset: str | Preset = "seed",
+    preset: str | Preset = "lakescale",
     return_reasons: bool = False,
     partitions: int | None = None,
 ) -> Any:
@@ -66,9 +67,11 @@ def fuse(
     sinks, color, ice
         Frames of polygons, or None.
     evidence
-        Rasters of evidence, for presets that judge by them.
+        Rasters of evidence by name, for presets that judge by them: ``probability_NAME``, ``color``, ``index``, ``ice``
+        and ``seen``, as in a run's ``evidence.zarr``; `lakescale` measures the models' polygons on them.
     preset
-        ``seed``, or a method with its options, such as ``Seed(pool_dates=True)``.
+        ``lakescale`` (see `Lakescale`), ``seed`` (see `Seed`), or a method with its options, such as
+        ``Seed(pool_dates=True)``.
     return_reasons
         Whether to give the reasons too.
     partitions
@@ -82,7 +85,8 @@ def fuse(
         have, ``model``, ``row`` (in that model's frame), geometry. Of dask frames a lazy dask frame, a partition for
         each partition of the models. Partitions meet by their ``spatial_partitions``, else each meets all (which costs
         little up to about 50 partitions); `spatial_shuffle` makes meetings few, but also changes the row order. Models
-        wait in memory until all pairs are judged; the task that judges holds about 100 bytes a polygon and 100 a pair.
+        wait in memory until all pairs are judged; the task that judges holds about 100 bytes a polygon and 100 a pair,
+        and for `lakescale` the outlines of models and sinks. Of a polygon that was cut there may be several lakes.
     reasons
         With ``return_reasons``: a row for every polygon of every model, in order: the same columns, ``reason`` (one of
         ``REASONS``), ``by`` and ``by_row`` (frame and row of the polygon that decided, if one did), ``lake_id`` (if
@@ -99,12 +103,16 @@ def fuse(
     >>> import geopandas as gpd, shapely
     >>> at = lambda *x: gpd.GeoDataFrame(geometry=shapely.box(x, 0, np.add(x, 9), 9), crs=3413)
     >>> color = at(5, 10, 15).dissolve()
-    >>> lakes, reasons = fuse({"sam": at(0, 5, 40)}, sinks=at(0), color=color, ice=None, return_reasons=True)
+    >>> frames = {"sinks": at(0), "color": color, "ice": None}
+    >>> lakes, reasons = fuse({"sam": at(0, 5, 40)}, **frames, preset="seed", return_reasons=True)
     >>> reasons.reason.tolist()
     ['another polygon keeps its sink', 'kept', 'overlaps neither sink nor color']
+    >>> lakes, reasons = fuse({"sam": at(0, 5, 40)}, **frames, return_reasons=True)
+    >>> reasons.reason.tolist()
+    ['kept', 'merged into another polygon', 'too little agrees with it']
     """
     chosen = _find_preset(preset)
-    if evidence is not None:
+    if evidence is not None and isinstance(models, dict):
         models = chosen.measure(models, evidence)
     inputs = check_inputs(models, {"sinks": sinks, "color": color, "ice": ice}, chosen)
     for sentence in chosen.explain(inputs.missing):
@@ -152,14 +160,20 @@ def _bounds(geometry: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def cut_part(part: Part, count: int) -> list[Part]:
-    """Cut a part into several of equal size, along a Hilbert curve through the middles of its polygons."""
-    count = min(count, len(part.geometry))
+    """Cut a part into several of equal size, along a Hilbert curve through the middles of its polygons.
+
+    The pieces of a polygon stay together.
+    """
+    first = is_first_piece(part.told)
+    count = min(count, int(first.sum()))
     if count <= 1:
         return [part]
-    low_x, low_y, high_x, high_y = shapely.bounds(part.geometry).T
+    low_x, low_y, high_x, high_y = shapely.bounds(part.whole[first]).T
     middle = np.nan_to_num(np.stack([low_x + high_x, low_y + high_y], axis=1) / 2)
     along = gpd.GeoSeries(shapely.points(middle)).hilbert_distance()
-    return [part.take(np.sort(rows)) for rows in np.array_split(np.argsort(along.to_numpy(), kind="stable"), count)]
+    polygon = np.cumsum(first) - 1
+    cuts = np.array_split(np.argsort(along.to_numpy(), kind="stable"), count)
+    return [part.take(np.flatnonzero(np.isin(polygon, rows))) for rows in cuts]
 
 
 def _build(inputs: Inputs, preset: Preset, partitions: int | None) -> tuple[Any, Any]:
@@ -202,10 +216,10 @@ def _pairing(
         Meeting(int(k), int(other), meet)
         for meet in preset.meets()
         for rank, name in enumerate(names)
-        for facing in (names[:rank] if meet.other == MODELS else (meet.other,))
+        for facing in (names[: rank + meet.same] if meet.other == MODELS else (meet.other,))
         for k in blocks[name]
         for other in blocks.get(facing, ())
-        if _may_meet(bounds[k], bounds[other])
+        if (facing != name or other <= k) and _may_meet(bounds[k], bounds[other])
     ]
     judge = Judge(names, tuple(inputs.keys.columns), preset, tuple(meetings))
     meet = partial(pair_parts, dates=DATES)

@@ -13,7 +13,10 @@ from lakescale.fusion.parts import COLOR, ICE, MODELS, SINKS, Preset
 from lakescale.schema import IMAGE, LAKE_TIME, REGION_NUM, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 DATES = (IMAGE, LAKE_TIME)
 """Columns that tell dates apart."""
@@ -31,6 +34,10 @@ class Reading(NamedTuple):
     keys: tuple[str, ...]
     columns: tuple[str, ...]
     """Columns that the preset judges by."""
+    cut: Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[np.intp]]] | None = None
+    """See `lakescale.fusion.parts.Preset`; None for what is no model."""
+    outlines: bool = False
+    """Whether the preset judges by the polygons themselves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +201,11 @@ def _input(name: str, frame: Any, crs: Any, role: str, preset: Preset) -> Input:
     for column in asked:
         if column not in frame.columns and not is_empty(frame):
             raise InputError(f"the preset judges by a column {column}, which is not there", name, f"add {column}")
-    columns = tuple(column for column in asked if column in frame.columns)
-    return Input(frame, Reading(name, crs, tuple(key for key in KEYS if key in frame.columns), columns))
+    wanted = (*asked, *preset.if_there.get(role, ()))
+    columns = tuple(column for column in wanted if column in frame.columns)
+    cut = preset.cut if role == MODELS else None
+    keys = tuple(key for key in KEYS if key in frame.columns)
+    return Input(frame, Reading(name, crs, keys, columns, cut, role in preset.outlines))
 
 
 def _empty_keys(models: Sequence[Input], keys: Sequence[str]) -> pd.DataFrame:

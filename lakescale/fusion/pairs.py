@@ -30,14 +30,20 @@ def pair_parts(own: Part, other: Part, meet: Meet, dates: Sequence[str]) -> Met:
     Parameters
     ----------
     own, other
-        Polygons of models, and what they meet: those that are equal in the columns that both have.
+        Polygons of models, and what they meet: those that are equal in the columns that both have. Of two parts of one
+        model each pair is measured once, the later polygon with the earlier one.
     meet
         What is asked of a pair.
     dates
         Columns that are no reason to stay apart where ``meet.any_date``.
     """
     i, j = _touching(own, other, meet, dates)
+    if own is other:
+        i, j = i[i > j], j[i > j]
     a, b = own.geometry[i], other.geometry[j]
+    if own.told.frame == other.told.frame and not own.told.in_order:
+        swap = own.told.row[i] < other.told.row[j]
+        a, b = np.where(swap, b, a), np.where(swap, a, b)
     if not meet.exact:
         return Met(i, j, _share_anything(own, other, i, j), np.empty(0, object))
     # an area can depend on the order of the two in its last digit

@@ -24,7 +24,11 @@ class Told:
     frame: str
     """A model's name, or a role."""
     row: NDArray[np.int64]
-    """Row in the frame; in the partition where ``in_order``."""
+    """Number among the pieces of the frame, its rows where none is cut; in the partition where ``in_order``."""
+    source: NDArray[np.int64]
+    """Row in the frame, or in the partition, that each piece comes from."""
+    sources: int
+    """How many rows the frame or the partition has."""
     in_order: bool
     """Whether the parts of this frame follow each other, as partitions do: a row counts from its part's first."""
     area: NDArray[np.float64]
@@ -40,6 +44,8 @@ class Told:
     mended: NDArray[np.uint8]
     columns: pd.DataFrame
     """Columns that the preset asks for."""
+    outline: NDArray[Any] | None
+    """The polygons, where the preset judges by them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +54,17 @@ class Part:
 
     told: Told
     geometry: NDArray[Any]
-    """Valid Polygons and MultiPolygons in one CRS, an empty polygon where there is none."""
+    """Valid Polygons and MultiPolygons in one CRS, an empty polygon where there is none; pieces, where they are cut."""
+    whole: NDArray[Any]
+    """The polygon that each piece comes from."""
 
     def take(self, rows: NDArray[np.intp]) -> Part:
         """Take some of the polygons."""
         told = self.told
-        arrays = {name: getattr(told, name)[rows] for name in ("row", "area", "single", "code", "mended")}
-        return Part(replace(told, **arrays, columns=told.columns.iloc[rows]), self.geometry[rows])
+        arrays = {name: getattr(told, name)[rows] for name in ("row", "source", "area", "single", "code", "mended")}
+        if told.outline is not None:
+            arrays["outline"] = told.outline[rows]
+        return Part(replace(told, **arrays, columns=told.columns.iloc[rows]), self.geometry[rows], self.whole[rows])
 
 
 class Meet(NamedTuple):
@@ -62,10 +72,12 @@ class Meet(NamedTuple):
 
     other: str
     """A role. Models meet those of higher precedence."""
+    same: bool = False
+    """Whether polygons of one model meet each other, too."""
     any_date: bool = False
     """Whether polygons of different images or times meet."""
     exact: bool = True
-    """Whether the shared area is needed, or only whether it is above zero."""
+    """Whether the shared area is needed to the last digit."""
     shapes: bool = False
     """Whether the intersections themselves are needed."""
 
@@ -76,9 +88,9 @@ class Pairs(NamedTuple):
     own: NDArray[np.int64]
     """Polygons of models, by their number."""
     other: NDArray[np.int64]
-    """Row in the other frame; of models: the number."""
+    """Row in the other frame; of models: the number, which is lower than ``own``."""
     area: NDArray[np.float64]
-    """Area shared; without ``exact`` only its sign is told."""
+    """Area shared; without ``exact`` to rounding."""
     shape: NDArray[Any]
     """Intersections, where asked for; else empty."""
 
@@ -90,14 +102,15 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """All that a preset judges by; no geometries but the intersections that it asked for.
+    """All that a preset judges by; no geometries but those that it asked for.
 
-    Polygons of models are numbered in order of precedence, then by row.
+    Polygons of models are numbered in order of precedence, then by row, then by piece.
     """
 
     model: NDArray[np.intp]
     """Place of each polygon's model in the order of precedence."""
     row: NDArray[np.int64]
+    """In the frame."""
     area: NDArray[np.float64]
     single: NDArray[np.bool_]
     """A Polygon, not a MultiPolygon."""
@@ -111,6 +124,9 @@ class Tables:
     other_area: Mapping[str, NDArray[np.float64]]
     """By role, by row."""
     other_columns: Mapping[str, pd.DataFrame]
+    outline: NDArray[Any] | None = None
+    """Polygons of models, where the preset judges by them."""
+    other_outline: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -127,7 +143,7 @@ class Verdict:
     shape: NDArray[Any] | None = None
     """Outline of each lake; None where it is its polygon's own."""
 
-    def give(self, chosen: NDArray[Any], reason: str, by: Any = "", by_row: Any = -1) -> None:
+    def give(self, chosen: NDArray[Any], reason: Any, by: Any = "", by_row: Any = -1) -> None:
         """Give polygons, a mask or numbers, their reason."""
         self.reason[chosen], self.by[chosen], self.by_row[chosen] = reason, by, by_row
 
@@ -139,6 +155,10 @@ class Preset(Protocol):
     """How many models it knows what to do with."""
     columns: ClassVar[Mapping[str, Sequence[str]]]
     """Columns that it judges by, for each role."""
+    if_there: ClassVar[Mapping[str, Sequence[str]]]
+    """Columns that it judges by where a frame has them, for each role."""
+    outlines: ClassVar[Sequence[str]]
+    """Roles whose polygons it judges by."""
 
     def meets(self) -> Sequence[Meet]:
         """List what the polygons of models meet."""
@@ -148,6 +168,12 @@ class Preset(Protocol):
 
     def measure(self, models: Mapping[str, Any], evidence: Any) -> Mapping[str, Any]:
         """Add what rasters of evidence tell to the frames of models, or refuse them."""
+
+    def cut(self, geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """Give the pieces of polygons of models that are to be judged, and the place of the polygon of each, ascending.
+
+        Every polygon has one piece or more.
+        """
 
     def judge(self, tables: Tables) -> Verdict:
         """Judge all polygons at once."""

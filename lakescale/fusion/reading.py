@@ -27,29 +27,33 @@ def read_part(frame: gpd.GeoDataFrame, *, how: Reading, in_order: bool) -> Part:
     """Check and mend the polygons of a frame, or of one of its partitions.
 
     Rings that are not valid are made valid, Z is dropped, polygons are taken out of collections; what has no area
-    becomes an empty polygon.
+    becomes an empty polygon. Then polygons of models are cut, if the preset cuts them.
 
     Raises
     ------
     InputError
         A geometry that has no place in the CRS, or that is wider than half the Earth.
     """
-    geometry, mended = mend(_to_crs(frame, how))
-    _refuse_seams(geometry, frame, how)
+    whole, mended = mend(_to_crs(frame, how))
+    _refuse_seams(whole, frame, how)
+    geometry, source = how.cut(whole) if how.cut else (whole, np.arange(len(whole)))
     code, values = _find_combos(pd.DataFrame(frame[list(how.keys)]))
     told = Told(
         frame=how.name,
-        row=np.arange(len(frame)),
+        row=np.arange(len(geometry)),
+        source=source,
+        sources=len(whole),
         in_order=in_order,
         area=shapely.area(geometry),
         single=shapely.get_type_id(geometry) == _POLYGON,
-        code=code,
+        code=code[source],
         combos=int(code.max(initial=0)) + 1,
         values=values,
-        mended=mended,
-        columns=pd.DataFrame(frame[list(how.columns)]).reset_index(drop=True),
+        mended=mended[source],
+        columns=pd.DataFrame(frame[list(how.columns)]).iloc[source].reset_index(drop=True),
+        outline=geometry if how.outlines else None,
     )
-    return Part(told, geometry)
+    return Part(told, geometry, whole[source])
 
 
 def _find_combos(keys: pd.DataFrame) -> tuple[NDArray[np.intp], dict[str, tuple[Any, ...]]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lakescale.rules import CUT_OFF, STREAM, TOO_SMALL
 from lakescale.schema import KEPT
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 NOT_ON_ICE, EXCLUDED, NO_SINK = "not on the ice", "overlaps an excluded area", "too little of it in sinks of the DEM"
 """Reasons why a candidate is no lake."""
 
+SHAPES = (TOO_SMALL, STREAM, CUT_OFF)
+"""Reasons for its shape why a candidate is no lake by itself."""
+
 NO_AREA = "no polygon with an area"
 SET_ASIDE = "another polygon keeps its sink"
 NO_EVIDENCE = "overlaps neither sink nor color"
@@ -21,6 +25,9 @@ REPLACED = "replaced by a model of higher precedence"
 NO_FIT = "fits no sink or color polygon that it overlaps"
 NOT_ONE_POLYGON = "not one Polygon"
 MERGED = "merged into another polygon"
+WEAK = "too little agrees with it"
+IMPROBABLE = "too improbable by the models"
+NEAR_UNSEEN = "too near what was not seen"
 """Reasons of `fuse`, beside ``kept`` and those above."""
 
 REASONS = (
@@ -32,9 +39,13 @@ REASONS = (
     NO_FIT,
     NOT_ONE_POLYGON,
     MERGED,
+    WEAK,
+    IMPROBABLE,
+    NEAR_UNSEEN,
     NOT_ON_ICE,
     EXCLUDED,
     NO_SINK,
+    *SHAPES,
 )
 """All values of the column ``reason`` after admission or fusion."""
 

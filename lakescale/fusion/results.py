@@ -9,6 +9,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
+from lakescale.fusion.judging import is_first_piece
 from lakescale.fusion.reasons import name_mends
 from lakescale.schema import LAKE_ID, REASON
 
@@ -37,36 +38,38 @@ class Results:
     def lakes(self, part: Part, answer: Answer) -> gpd.GeoDataFrame:
         """List the lakes: id, image, time and region, model and row, outline."""
         geometry = part.geometry[answer.place]
+        polygon = np.cumsum(is_first_piece(part.told)) - 1
         if answer.shape is not None:
             cut = np.array([shape is not None for shape in answer.shape], bool)
             geometry[cut] = answer.shape[cut]
-        columns = {LAKE_ID: answer.lake_id, **self._origin(part, answer, answer.place)}
+        columns = {LAKE_ID: answer.lake_id, **self._origin(part, answer, polygon[answer.place])}
         return self._frame(columns, geometry, [MODEL])
 
     def reasons(self, part: Part, answer: Answer) -> gpd.GeoDataFrame:
         """List all polygons, each with what became of it."""
-        every = np.arange(len(answer.row))
-        lake_id = np.zeros(len(every), np.int64)
-        lake_id[answer.place[::-1]] = answer.lake_id[::-1]  # of several lakes the first
+        first = is_first_piece(part.told)
+        lake_id = np.zeros(len(answer.row), np.int64)
+        lake_id[(np.cumsum(first) - 1)[answer.place[::-1]]] = answer.lake_id[::-1]  # of several lakes the first
         columns = {
-            **self._origin(part, answer, every),
+            **self._origin(part, answer, np.arange(len(answer.row))),
             REASON: answer.reason,
             BY: answer.by,
             BY_ROW: pd.array(answer.by_row, "Int64"),
             LAKE_ID: pd.array(lake_id, "Int64"),
-            MENDED: name_mends(part.told.mended),
+            MENDED: name_mends(part.told.mended[first]),
         }
         columns[BY_ROW][answer.by_row < 0] = pd.NA
         columns[LAKE_ID][lake_id == 0] = pd.NA
-        return self._frame(columns, part.geometry, [MODEL, REASON, BY, MENDED])
+        return self._frame(columns, part.whole[first], [MODEL, REASON, BY, MENDED])
 
-    def _origin(self, part: Part, answer: Answer, places: NDArray[np.intp]) -> dict[str, Any]:
+    def _origin(self, part: Part, answer: Answer, polygons: NDArray[np.intp]) -> dict[str, Any]:
         told = part.told
+        code = told.code[is_first_piece(told)][polygons]
         keys = {
-            key: pd.Series(told.values[key] if len(told.row) else (), dtype=dtype).iloc[told.code[places]].array
+            key: pd.Series(told.values[key] if len(told.row) else (), dtype=dtype).iloc[code].array
             for key, dtype in zip(map(str, self.keys.columns), self.keys.dtypes, strict=True)
         }
-        return {**keys, MODEL: np.full(len(places), told.frame, object), ROW: answer.row[places]}
+        return {**keys, MODEL: np.full(len(polygons), told.frame, object), ROW: answer.row[polygons]}
 
     def _frame(self, columns: dict[str, Any], geometry: NDArray[Any], text: list[str]) -> gpd.GeoDataFrame:
         table = pd.DataFrame(columns).astype(dict.fromkeys(text, "str"))  # an empty one would have no type

@@ -47,6 +47,8 @@ class Seed:
 
     most_models: ClassVar[int] = 2
     columns: ClassVar[Mapping[str, Sequence[str]]] = {}
+    if_there: ClassVar[Mapping[str, Sequence[str]]] = {}
+    outlines: ClassVar[Sequence[str]] = ()
 
     def meets(self) -> tuple[Meet, ...]:
         """List what the polygons of models meet."""
@@ -73,6 +75,10 @@ class Seed:
         """Refuse rasters: the five steps know polygons only."""
         del models, evidence
         raise InputError("the preset seed judges by polygons, not by rasters", "evidence", "leave evidence out")
+
+    def cut(self, geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """Leave polygons as they are."""
+        return geometry, np.arange(len(geometry))
 
     def judge(self, tables: Tables) -> Verdict:
         """Judge all polygons at once."""
