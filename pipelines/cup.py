@@ -12,6 +12,7 @@ import pandas as pd
 import shapely
 from pyproj import CRS
 
+from lakescale.grid import Grid
 from lakescale.schema import IMAGE, REGION_NUM, InputError
 from lakescale.score_input import bring, fit
 from pipelines.run_folder import publish
@@ -20,11 +21,29 @@ from pipelines.vector_files import read_polygons
 if TYPE_CHECKING:
     from typing import Any
 
+    import xarray as xr
     from numpy.typing import NDArray
+
+    from pipelines.recipe import MapRecipe
 
 _LOG = logging.getLogger(__name__)
 
 ANSWER_FILE, ANSWER_CRS = "lake_polygons_test.gpkg", "EPSG:3857"
+
+_EDGES = 400
+
+
+class CupRequest(NamedTuple):
+    """What a run's answer needs beside its lakes."""
+
+    regions: gpd.GeoDataFrame
+    """Polygons with ``region_num``, in any CRS."""
+    image: str
+    """File name of the mosaic."""
+
+    def write(self, lakes: gpd.GeoDataFrame, folder: Path) -> Answer:
+        """Write the answer to a folder, see `write_cup_answer`."""
+        return write_cup_answer(lakes, self.regions, self.image, folder / ANSWER_FILE)
 
 
 class Answer(NamedTuple):
@@ -34,6 +53,33 @@ class Answer(NamedTuple):
     """Columns ``image``, ``region_num``, ``geometry``, in EPSG:3857."""
     outside: int
     """Lakes that lie in no region: they are not in the file."""
+
+    @property
+    def note(self) -> str:
+        """Say it in words."""
+        count, regions = len(self.polygons), self.polygons[REGION_NUM].nunique()
+        inside = f"{count} lake{'s' * (count != 1)} of {regions} region{'s' * (regions != 1)}"
+        return f"cup: {inside} in {ANSWER_FILE}; left out, in no region: {self.outside}"
+
+
+def open_cup(recipe: MapRecipe, scene: xr.DataArray) -> CupRequest | None:
+    """Read what the answer of a run needs, before anything is computed; None where none is asked for.
+
+    Parameters
+    ----------
+    recipe, scene
+        Of the run.
+
+    Raises
+    ------
+    InputError
+        When the regions cannot be used or miss the scene, or the scene is not one file and its image has no name.
+    """
+    if recipe.cup_regions is None:
+        return None
+    regions = read_regions(recipe.cup_regions)
+    _refuse_elsewhere(regions, Grid.of(scene), recipe.cup_regions)
+    return CupRequest(regions, recipe.image or _name_of(scene))
 
 
 def write_cup_answer(
@@ -123,6 +169,33 @@ def assign_regions(polygons: gpd.GeoDataFrame, regions: gpd.GeoDataFrame, *, wha
     if outside := len(polygons) - len(best):
         _LOG.warning("%s: %d in no region", what, outside)
     return pd.Series(numbers, index=polygons.index, name=REGION_NUM)
+
+
+def _refuse_elsewhere(regions: gpd.GeoDataFrame, grid: Grid, path: str) -> None:
+    """Refuse regions that cannot be compared with lakes on the grid, or that miss it."""
+    if regions.crs is None:
+        raise InputError("the regions have no CRS", path, "set it, for example: ogr2ogr -a_srs EPSG:3857 OUT IN")
+    extent = grid.geobox.extent.geom
+    fine = shapely.segmentize(extent, extent.length / _EDGES)  # a straight edge of one CRS is a curve in another
+    scene = gpd.GeoDataFrame(geometry=[fine], crs=grid.crs)
+    refused: InputError | None = None
+    try:
+        misses = assign_regions(scene, regions, what="scenes").isna().all()
+    except InputError as error:
+        refused = error
+    if refused is not None:
+        raise InputError(refused.what, f"{path}: {refused.item}", refused.mend)
+    if misses:
+        raise InputError("none of the regions overlaps the scene", path, "check its CRS, or give those of this scene")
+
+
+def _name_of(scene: xr.DataArray) -> str:
+    """Name the image of a scene: its file."""
+    source = str(scene.attrs.get("source", ""))
+    if not source or ", " in source or source.rstrip("/").endswith(".zarr"):
+        what = "the scene is not one file, so its image has no name"
+        raise InputError(what, source or "scene", "name it as the Cup does: --image NAME.tif")
+    return Path(source).name
 
 
 def _numbers_of(regions: gpd.GeoDataFrame, item: str) -> NDArray[np.int64]:

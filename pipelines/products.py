@@ -11,13 +11,15 @@ from lakescale.cluster import compute
 from lakescale.polygons import polygonize
 from lakescale.report import overview
 from lakescale.rules import outline_candidates
-from lakescale.schema import ICE, SEEN, SINK, SINK_DEPTH
+from lakescale.schema import ICE, INDEX, LABEL, SEEN, SINK, SINK_DEPTH
 from pipelines.run_models import find_gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import geopandas as gpd
     import xarray as xr
+    from numpy.typing import NDArray
 
     from pipelines.recipe import MapRecipe
     from pipelines.run_models import RunModel
@@ -48,17 +50,17 @@ def lazy_products(
     Returns
     -------
     dict
-        Lazy frames and rasters: ``candidates``, ``not_seen``, ``image``; where there is such evidence, the outlines of
-        each mask of water, of ``sink``, of ``no_dem`` and ``ice``; of each model its outlines as
-        ``probability_NAME``, ``candidates_NAME`` and ``windows_NAME``.
+        Lazy frames and rasters: ``candidates`` (``candidates_index`` where they are fused), ``not_seen``, ``image``;
+        where there is such evidence, the outlines of each mask of water, of ``sink``, of ``no_dem`` and ``ice``; of
+        each model its outlines as ``probability_NAME``, ``candidates_NAME`` and ``windows_NAME``.
     """
     masks = {name: layers[name] for name in names}
     lakes = {model.layer: model.mask(layers[model.layer], sources.region) for model in models}
     lazy = {
         f"{CANDIDATES}_{model.name}": outline_candidates(lakes[model.layer], recipe.polygon_rules) for model in models
     }
-    if recipe.evidence != "model":
-        lazy[CANDIDATES] = outline_candidates(_unite(list(masks.values())), recipe.polygon_rules)
+    water = _choose_water(masks, recipe)
+    lazy |= {name: outline_candidates(mask, recipe.polygon_rules) for name, mask in water.items()}
     lazy |= {NOT_SEEN: polygonize(~layers[SEEN]), IMAGE: overview(sources.scene, layers[SEEN])}
     lazy |= {name: polygonize(mask) for name, mask in (masks | lakes).items()}
     if SINK in layers:
@@ -80,7 +82,7 @@ def compute_products(lazy: dict[str, Any], sources: Sources, recipe: MapRecipe, 
     """
     found = compute(*lazy.values(), progress=progress, description="pixels to candidates")
     products: dict[str, Any] = {
-        name: one.geometry.values if hasattr(one, "geometry") and not name.startswith(CANDIDATES) else one
+        name: _in_order(one) if hasattr(one, "geometry") and not name.startswith(CANDIDATES) else one
         for name, one in zip(lazy, found, strict=True)
     }
     if recipe.evidence == "model":
@@ -90,6 +92,20 @@ def compute_products(lazy: dict[str, Any], sources: Sources, recipe: MapRecipe, 
         if name in products:
             products[f"{name}_share"] = 1 - shapely.area(products[name]).sum() / pixels
     return products | {IMAGE: np.asarray(products[IMAGE])}
+
+
+def _choose_water(masks: dict[str, xr.DataArray], recipe: MapRecipe) -> dict[str, xr.DataArray]:
+    """Choose the masks of water whose regions are candidates, by the name of their product."""
+    if recipe.evidence == "model":
+        return {}
+    if recipe.fuse is None:
+        return {CANDIDATES: _unite(list(masks.values()))}
+    return {f"{CANDIDATES}_{INDEX}": masks[INDEX]} if INDEX in masks else {}
+
+
+def _in_order(outlines: gpd.GeoDataFrame) -> NDArray[Any]:
+    """Give polygons in the order of their labels, which no chunks change."""
+    return np.asarray(outlines.sort_values(LABEL).geometry, object)
 
 
 def _unite(masks: list[xr.DataArray]) -> xr.DataArray:
