@@ -122,7 +122,10 @@ def write_checkpoint(path: str | Path, weights: Mapping[str, torch.Tensor], spec
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # as files are made here; safetensors lets nobody else read its own
         save_file(tensors, partial, metadata={"format": "pt", _KEY: json.dumps(header, allow_nan=False)})
+        partial.chmod(mode)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lakescale.models.network import refused_window
+from lakescale.models.normalisation import Normalisation
 from lakescale.schema import InputError, RunError
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ class LoadedModel:
         module = network.module.to(device).eval().requires_grad_(False)
         if device.type == "cuda":  # on a CPU, 10 % faster, but answers then move more with the batch
             module.to(memory_format=torch.channels_last)
-        self._scale, self._mean, self._std = (
-            torch.tensor(numbers, device=device)[:, None, None]
-            for numbers in (info.spec.scale, info.spec.mean, info.spec.std)
-        )
+        self._normalisation = Normalisation(info.spec, device)
 
     @property
     def spec(self) -> ModelSpec:
@@ -119,7 +117,7 @@ class LoadedModel:
     def normalise(self, batch: NDArray[np.float32]) -> torch.Tensor:
         """Bring windows to the device, as the network takes them."""
         x = torch.tensor(np.ascontiguousarray(batch), dtype=torch.float32, device=self.device)  # a copy
-        x.div_(self._scale).sub_(self._mean).div_(self._std)
+        x = self._normalisation(x)
         return x.contiguous(memory_format=torch.channels_last) if self.device.type == "cuda" else x
 
     def autocast(self) -> Any:

@@ -12,7 +12,8 @@ from lakescale.schema import BLUE, GREEN, RED, InputError
 SAM = "sam"
 """The architecture of Segment Anything; every other name is one of segmentation-models-pytorch."""
 
-VALUES = ("uint8", "reflectance")
+ANY = "any"
+VALUES = ("uint8", "reflectance", ANY)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of red, green and blue, 0..1: what encoders with weights from ImageNet expect."""
@@ -42,7 +43,7 @@ class ModelSpec:
     bands: tuple[str, ...] = (RED, GREEN, BLUE)
     """Names of the bands, in the order in which the network takes them."""
     values: str = "uint8"
-    """What a scene's numbers must be: ``uint8`` (0..255) or ``reflectance`` (0..1)."""
+    """What a scene's numbers must be: ``uint8`` (0..255), ``reflectance`` (0..1), or ``any`` of the two."""
     scale: tuple[float, ...] = (255.0, 255.0, 255.0)
     """Per band: the network sees ``(value / scale - mean) / std``. What is not seen is 0 before that."""
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -51,6 +52,9 @@ class ModelSpec:
     """Side of the windows that the network was trained on, pixels."""
     threshold: float = 0.5
     """Lake is where the probability is above this."""
+    white_percentile: float | None = None
+    """Where given, a window is first divided by this percentile (0..100) of the brightest band over its seen pixels, so
+    that 8-bit pictures and reflectance look alike; the window alone decides."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the network (``encoder_output_stride``, ``classes``, SAM's sizes); JSON values only."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -70,6 +74,9 @@ class ModelSpec:
             raise InputError(f"values={self.values!r} is unknown", item, f"take one of {', '.join(VALUES)}")
         if self.window < 1:
             raise InputError(f"a window of {self.window} pixels is none", item, "give window a positive number")
+        white = self.white_percentile
+        if white is not None and not (_is_usable(white, positive=True) and white <= 100):  # noqa: PLR2004
+            raise InputError(f"white_percentile={white!r} is no percentile", item, "give one above 0, to 100, or None")
         _check_json(item, options=self.options, training=self.training, metrics=self.metrics)
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold={self.threshold} is no probability", item, "give one between 0 and 1")
@@ -85,7 +92,10 @@ class ModelSpec:
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that can change an answer."""
-        return {key: value for key, value in self.to_dict().items() if key not in {"training", "metrics"}}
+        told = {key: value for key, value in self.to_dict().items() if key not in {"training", "metrics"}}
+        if self.white_percentile is None:  # unknown to older checkpoints, whose hashes stay
+            del told["white_percentile"]
+        return told
 
 
 def spec_from_dict(said: Any, item: str) -> ModelSpec:
@@ -97,6 +107,8 @@ def spec_from_dict(said: Any, item: str) -> ModelSpec:
         When fields are missing, unknown, or of another type.
     """
     known = {each.name: each for each in fields(ModelSpec)}
+    if isinstance(said, dict):
+        said = {"white_percentile": None, **said}
     mend = "convert or save the model again with this version"
     if not isinstance(said, dict) or set(said) != set(known):
         other = sorted(set(said) ^ set(known)) if isinstance(said, dict) else type(said).__name__
@@ -115,6 +127,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("options", "training", "metrics"), dict),
     "window": int,
     "threshold": (int, float),
+    "white_percentile": (int, float, type(None)),
 }
 
 
