@@ -12,7 +12,9 @@ import typer
 
 from lakescale import __version__
 from lakescale.schema import LakescaleError
+from pipelines.cli_season import season_command
 from pipelines.cli_tools import Debug, cluster_command, model_app, score_command
+from pipelines.cli_training import samples_command, train_command
 
 if TYPE_CHECKING:
     from pipelines.map_lakes import MapResult
@@ -113,8 +115,11 @@ def map_command(
         str | None,
         typer.Option(
             help="What the lakes are made of: color, index, auto (color or index, by the scene) or model (the first "
-            "one). Models beside color or index are not mixed in: see candidates_NAME.parquet."
+            "one). Models beside color or index are not mixed in, unless with --fuse: see candidates_NAME.parquet."
         ),
+    ] = None,
+    fuse: Annotated[
+        str | None, typer.Option(help="Fuse models, index, sinks, color and ice to lakes: seed, lakescale or none.")
     ] = None,
     index_threshold: Annotated[float | None, typer.Option(help="NDWI_ice above which a pixel is water [0.25].")] = None,
     preset: Annotated[str | None, typer.Option(help="Polygon rules: lakescale or cup.")] = None,
@@ -124,6 +129,10 @@ def map_command(
     neck_px: Annotated[int | None, typer.Option(help="Narrower parts may be cut, pixels [5]; 0 for off.")] = None,
     neck_rule: Annotated[str | None, typer.Option(help="Which are cut: bridges or streams [streams].")] = None,
     fill_holes: Annotated[bool | None, typer.Option(help="Whether islands and lids are lake [yes].")] = None,
+    cup_regions: Annotated[
+        str | None, typer.Option(help="Regions with region_num: write lake_polygons_test.gpkg, too.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Image's name in lake_polygons_test.gpkg [the file].")] = None,
     no_evidence: Annotated[
         bool, typer.Option("--no-evidence", help="Do not write evidence.zarr (workers must see --out to write it).")
     ] = False,
@@ -176,7 +185,10 @@ def map_command(
     _tell(map_lakes(asked, overwrite=overwrite, progress=True))
 
 
-_PLAIN = ("out", "aoi", "exclude", "cloud", "evidence", "index_threshold", "min_sink_share", "preset")
+_PLAIN = (
+    "out", "aoi", "exclude", "cloud", "evidence", "fuse", "index_threshold", "min_sink_share", "preset", "cup_regions",
+    "image",
+)  # fmt: skip
 _MODELS = ("threshold", "stride", "gate", "device", "precision")
 _RULES = ("min_area_m2", "min_area_3857_m2", "max_elongation", "neck_px", "neck_rule", "fill_holes")
 
@@ -300,6 +312,9 @@ _SINKS = (
 )  # fmt: skip
 
 
+app.command("season")(season_command)
+app.command("samples")(samples_command)
+app.command("train")(train_command)
 app.add_typer(model_app, name="model")
 app.command("score")(score_command)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +12,27 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
+from lakescale import __version__
 from lakescale.evidence.color import water_index
 from lakescale.scene import seen_mask
 from lakescale.schema import INDEX, SEEN, SINK, SINK_DEPTH, WATER_INDEX, InputError, X, Y
-from lakescale.store import is_store, locked, open_array, open_layer, open_store, same_grid, stored_grid, write_layer
+from lakescale.store import (
+    is_store,
+    locked,
+    make_store,
+    open_array,
+    open_layer,
+    open_store,
+    same_grid,
+    stored_grid,
+    write_layer,
+)
 from pipelines.run_folder import EVIDENCE, partial_name
 from pipelines.run_models import find_gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    import zarr
 
     from lakescale.grid import Grid
     from pipelines.recipe import MapRecipe
@@ -82,7 +92,9 @@ class EvidenceStore:
     (`RunFolder.claim`), so that a run that fails leaves an earlier one whole. After a kill the next run goes on.
     """
 
-    def __init__(self, folder: Path, planned: Layers, grid: Grid, *, reuse: bool, progress: bool = False) -> None:
+    def __init__(
+        self, folder: Path, planned: Layers, grid: Grid, *, reuse: bool, adopt: bool = False, progress: bool = False
+    ) -> None:
         """Look for what is there.
 
         Parameters
@@ -95,10 +107,12 @@ class EvidenceStore:
             Of the run.
         reuse
             Whether the layers of a finished run may serve again.
+        adopt
+            Whether they may also where only some of them are the same.
         progress
             Whether to show a progress bar for each layer.
         """
-        self._requests = {name: tokenize(raster.data) for name, raster in planned.items()}
+        self._requests = {name: tokenize(raster.data, __version__) for name, raster in planned.items()}
         self._chunks = next(iter(planned.values())).chunks
         self._progress, self.chunks_written = progress, 0
         finished = folder / EVIDENCE
@@ -106,6 +120,8 @@ class EvidenceStore:
         self.path = finished if self._is_finished else finished.with_name(partial_name(EVIDENCE))
         if not self._is_finished:
             self._clear(grid)
+        if adopt and reuse and not self._is_finished and is_store(finished):
+            self._adopt(finished, grid)
 
     def keep(self, name: str, raster: xr.DataArray) -> xr.DataArray:
         """Write what is not there yet of a layer, and read it back (lazy)."""
@@ -130,7 +146,7 @@ class EvidenceStore:
         """Tell whether a finished run's layers are these, and no others."""
         try:
             group = open_store(store, _KIND)
-            requests = {name: open_layer(store, name).attrs.get(_REQUEST) for name in _layers(group)}
+            requests = {name: open_layer(store, name).attrs.get(_REQUEST) for name in _layers(store)}
             return requests == self._requests and same_grid(stored_grid(group), grid)
         except InputError:
             return False
@@ -148,15 +164,38 @@ class EvidenceStore:
             if not is_usable:
                 shutil.rmtree(self.path)
                 return
-            for name in _layers(group) - set(self._requests):
+            for left_over in self.path.glob(partial_name("*.layer")):
+                shutil.rmtree(left_over)
+            for name in _layers(self.path) - set(self._requests):
                 self._drop(name)
+
+    def _adopt(self, finished: Path, grid: Grid) -> None:
+        """Take over the layers of a finished run that are the same, by links to their chunks."""
+        try:
+            group = open_store(finished, _KIND)
+            if not same_grid(stored_grid(group), grid):
+                return
+        except InputError:
+            return
+        if not is_store(self.path):
+            make_store(self.path, grid, {"kind": _KIND}, lambda _: None)
+        for name in sorted(_layers(finished) & set(self._requests)):
+            is_same = _request_of(open_array(group, name).attrs) == self._requests[name]
+            if is_same and not (self.path / name).exists():
+                _LOG.info("%s: taken over", name)
+                partial = self.path / partial_name(f"{name}.layer")
+                shutil.copytree(finished / name, partial, copy_function=_link)
+                partial.replace(self.path / name)
 
     def _drop_another(self, name: str, raster: xr.DataArray) -> None:
         """Take a layer away that was made of something else, such as a scene that changed since."""
         if not is_store(self.path):
             return
         group = open_store(self.path, _KIND)
-        if name in _layers(group) and open_array(group, name).attrs[_FINGERPRINT] != tokenize(raster.data):
+        if name not in _layers(self.path):
+            return
+        told = open_array(group, name).attrs
+        if (told[_FINGERPRINT], _request_of(told)) != (tokenize(raster.data), self._requests[name]):
             _LOG.info("%s: written anew, it was made of something else", name)
             with locked(self.path):
                 self._drop(name)
@@ -181,5 +220,18 @@ class PlannedStore:
         return xr.zeros_like(raster)
 
 
-def _layers(group: zarr.Group) -> set[str]:
-    return set(group.array_keys()) - {Y, X, "spatial_ref"}
+def _request_of(told: Any) -> Any:
+    return told["told"].get(_REQUEST)
+
+
+def _link(source: str, target: str) -> None:
+    """Link a chunk or its marker, which are replaced and never changed; copy the rest."""
+    if source.endswith(".json"):
+        shutil.copy2(source, target)
+    else:
+        os.link(source, target)
+
+
+def _layers(store: Path) -> set[str]:
+    """Name the layers; Zarr, asked for them, would warn of one that a kill left without its first file."""
+    return {about.parent.name for about in store.glob("*/zarr.json")} - {Y, X, "spatial_ref"}

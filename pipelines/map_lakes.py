@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +28,25 @@ from lakescale.schema import (
     SEEN_SHARE,
     SINK,
 )
+from pipelines.cup import open_cup
 from pipelines.evidence_store import EvidenceStore, PlannedStore, lay_evidence
+from pipelines.fuse_lakes import EVIDENCE, fuse_candidates, open_fusion
 from pipelines.products import CANDIDATES, IMAGE, NO_DEM, NOT_SEEN, compute_products, lazy_products
-from pipelines.run_folder import RunFolder, candidates_of
+from pipelines.run_folder import NOT_SEEN_FILE, RunFolder, candidates_of
 from pipelines.run_models import RunModel, find_gate, open_models
 from pipelines.sources import Sources, find_evidence, open_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import xarray as xr
+    from distributed import Client
 
     from lakescale.rules import PolygonRules
+    from pipelines.cup import CupRequest
+    from pipelines.fuse_lakes import Fusion
     from pipelines.recipe import MapRecipe
 
 _LARGE_ENOUGH_TO_DRAW = 0.2  # of the least lake: smaller specks would hide the picture
@@ -58,10 +64,26 @@ class MapResult:
     """What was missing or left out, once each."""
     seconds: dict[str, float] = field(default_factory=dict)
     of_models: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
-    """Every candidate of each model by itself, judged alike; the lakes come from the first one's, or from none."""
+    """Every candidate of each model by itself, judged alike; the lakes come from the first one's or from none, or are
+    fused from all (then the candidates of the water index are among them)."""
 
 
-def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = False) -> MapResult:
+@dataclass(frozen=True)
+class Prepared:
+    """What a season has ready for each of its dates."""
+
+    sources: Sources
+    client: Client | None
+    """None for a plan."""
+    stored: frozenset[str]
+    """Layers of evidence that lie elsewhere, and are not written again."""
+    facts: dict[str, Any]
+    """What the manifest tells beside its own."""
+
+
+def map_lakes(
+    recipe: MapRecipe, *, overwrite: bool = False, progress: bool = False, prepared: Prepared | None = None
+) -> MapResult:
     """Map the lakes of one scene and write the files of a run.
 
     Parameters
@@ -72,6 +94,8 @@ def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = Fa
         Whether another run in the same folder may be replaced.
     progress
         Whether to show a progress bar on stderr.
+    prepared
+        Sources and cluster of a season, in place of those of the recipe; what was not seen is then written, too.
 
     Raises
     ------
@@ -82,25 +106,27 @@ def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = Fa
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
-        run = _Run.open(recipe)
+        run = _Run.open(recipe, prepared)
         planned = run.lay_evidence()
     folder = RunFolder.check(run.recipe, overwrite=overwrite)
     store = None
     try:
-        with open_cluster(recipe.cluster.kind, **_cluster_options(recipe)) as client:
+        with _cluster_of(recipe, prepared) as client:
             cluster, layers = describe(client), planned
             if recipe.write_evidence:
                 with _timed(seconds, "evidence"):
                     folder.announce()
                     reuse = not (overwrite and folder.is_same)
-                    store = EvidenceStore(recipe.out, planned, run.sources.grid, reuse=reuse, progress=progress)
+                    own = {name: raster for name, raster in planned.items() if name not in run.stored}
+                    how = {"reuse": reuse, "adopt": prepared is not None, "progress": progress}
+                    store = EvidenceStore(recipe.out, own, run.sources.grid, **how)
                     layers = run.lay_evidence(store.keep)
             with _timed(seconds, "compute"):
                 products = compute_products(run.lazy_products(layers), run.sources, run.recipe, progress=progress)
-        with _timed(seconds, "lakes"):
-            candidates = judge_candidates(products[CANDIDATES], products, run)
-            lakes = name_lakes(candidates, products, run)
-            of_models = judge_models(products, run)
+            with _timed(seconds, "lakes"):
+                of_models = judge_models(products, run)
+                candidates, kept = choose_lakes(products, of_models, layers, run)
+                lakes = name_lakes(kept, products, run)
             run.sources.notes += _say_what_was_seen(products) + _say_what_models_did(products, of_models, run.models)
         with _timed(seconds, "write"):
             folder.claim(None if store is None else store.path)
@@ -114,9 +140,9 @@ def map_lakes(recipe: MapRecipe, *, overwrite: bool = False, progress: bool = Fa
     return MapResult(recipe.out, lakes, candidates, run.sources.notes, seconds, of_models)
 
 
-def plan(recipe: MapRecipe) -> dict[str, Any]:
+def plan(recipe: MapRecipe, prepared: Prepared | None = None) -> dict[str, Any]:
     """Say what a run would do, without computing: chunks, tasks and bytes a chunk."""
-    run = _Run.open(recipe)
+    run = _Run.open(recipe, prepared)
     scene, written = run.sources.scene, PlannedStore()
     layers = run.lay_evidence(written.keep) if recipe.write_evidence else run.lay_evidence()
     graphs = [lazy.__dask_graph__() for lazy in run.lazy_products(layers).values()]
@@ -129,6 +155,7 @@ def plan(recipe: MapRecipe) -> dict[str, Any]:
         "tasks": len({key for graph in graphs for key in graph}) + written.tasks,
         "bytes a chunk read": chunk_px * scene.sizes[BAND] * scene.dtype.itemsize,
         **windows,
+        **({"fused": f"{', '.join(run.fusion.names)}, by {run.fusion.preset}"} if run.fusion else {}),
         "layers written": ", ".join(written.layers) or "none",
         "bytes written, before compression": written.n_bytes,
         "notes": run.sources.notes,
@@ -145,20 +172,32 @@ class _Run:
     models: list[RunModel]
     masks: dict[str, xr.DataArray]
     """Of water, lazy."""
+    fusion: Fusion | None
+    cup: CupRequest | None
+    prepared: Prepared | None = None
 
     @classmethod
-    def open(cls, recipe: MapRecipe) -> _Run:
+    def open(cls, recipe: MapRecipe, prepared: Prepared | None = None) -> _Run:
         recipe, models = open_models(recipe)
-        sources = open_sources(recipe)
-        return cls(recipe, sources, models, find_evidence(sources, recipe))
+        sources = prepared.sources if prepared else open_sources(recipe)
+        masks = find_evidence(sources, recipe)
+        beside = open_fusion(recipe, models, masks), open_cup(recipe, sources.scene)
+        return cls(recipe, sources, models, masks, *beside, prepared)
 
     @property
     def shares(self) -> dict[str, str]:
         """Columns that say what share of a lake lies under some evidence, and the product that holds its outlines."""
         return {name: name for name in self.masks} | {model.name: model.layer for model in self.models}
 
-    def lay_evidence(self, *keep: Any) -> dict[str, xr.DataArray]:
-        return lay_evidence(self.sources, self.masks, self.models, self.recipe, *keep)
+    @property
+    def stored(self) -> frozenset[str]:
+        return self.prepared.stored if self.prepared else frozenset()
+
+    def lay_evidence(self, keep: Callable[[str, xr.DataArray], xr.DataArray] | None = None) -> dict[str, xr.DataArray]:
+        def kept(name: str, raster: xr.DataArray) -> xr.DataArray:
+            return raster if keep is None or name in self.stored else keep(name, raster)
+
+        return lay_evidence(self.sources, self.masks, self.models, self.recipe, kept)
 
     def lazy_products(self, layers: dict[str, xr.DataArray]) -> dict[str, Any]:
         return lazy_products(layers, self.masks, self.sources, self.models, self.recipe)
@@ -196,11 +235,24 @@ def judge_candidates(frame: gpd.GeoDataFrame, products: dict[str, Any], run: _Ru
 
 
 def judge_models(products: dict[str, Any], run: _Run) -> dict[str, gpd.GeoDataFrame]:
-    """Judge the candidates of each model as those of other evidence, and say which it is."""
+    """Judge the candidates of each model, and of the index where both are fused, and say which evidence it is."""
+    names = run.fusion.names if run.fusion else [model.name for model in run.models]
     return {
-        model.name: judge_candidates(products[f"{CANDIDATES}_{model.name}"], products, run).assign(evidence=model.name)
-        for model in run.models
+        name: judge_candidates(products[f"{CANDIDATES}_{name}"], products, run).assign(evidence=name) for name in names
     }
+
+
+def choose_lakes(
+    products: dict[str, Any], of_models: dict[str, gpd.GeoDataFrame], layers: dict[str, xr.DataArray], run: _Run
+) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """Give every candidate with its last reason, and the outlines that are lakes: fused, or of one kind of evidence."""
+    if run.fusion is None:
+        candidates = judge_candidates(products[CANDIDATES], products, run)
+        return candidates, candidates[candidates[REASON] == KEPT].sort_values(LABEL).reset_index(drop=True)
+    ice = find_ice(products, run.sources, run.recipe)
+    fused = fuse_candidates(run.fusion, of_models, products, layers, ice=ice, exclude=run.sources.exclude)
+    run.sources.notes.append(fused.note)
+    return fused.candidates, fused.lakes
 
 
 def find_ice(products: dict[str, Any], sources: Sources, recipe: MapRecipe) -> gpd.GeoDataFrame | None:
@@ -214,9 +266,8 @@ def find_ice(products: dict[str, Any], sources: Sources, recipe: MapRecipe) -> g
     return keep_largest(ice, sources.aoi)
 
 
-def name_lakes(candidates: gpd.GeoDataFrame, products: dict[str, Any], run: _Run) -> gpd.GeoDataFrame:
-    """Take the candidates that are lakes and add id, time, evidence and the share of surroundings that was seen."""
-    kept = candidates[candidates[REASON] == KEPT].sort_values(LABEL).reset_index(drop=True)
+def name_lakes(kept: gpd.GeoDataFrame, products: dict[str, Any], run: _Run) -> gpd.GeoDataFrame:
+    """Give lakes their id, time, evidence and the share of surroundings that was seen."""
     geometry = kept.geometry.values
     columns: dict[str, Any] = {
         LAKE_ID: np.arange(1, len(kept) + 1),
@@ -231,6 +282,8 @@ def name_lakes(candidates: gpd.GeoDataFrame, products: dict[str, Any], run: _Run
     if SINK in products:
         share, covered = sink_share(geometry, products[SINK], products[NO_DEM])
         columns |= {"sink_share": share, "dem_share": covered}
+    if EVIDENCE in kept:
+        columns[EVIDENCE] = kept[EVIDENCE]
     return gpd.GeoDataFrame(columns, geometry=kept.geometry, crs=kept.crs)
 
 
@@ -246,6 +299,9 @@ def write_products(
     dropped = candidates[candidates[REASON] != KEPT]
     folder.publish("lakes.parquet", lakes.to_parquet)
     folder.publish("candidates.parquet", candidates.to_parquet)
+    if run.prepared is not None:
+        hidden = gpd.GeoSeries(products[NOT_SEEN], crs=lakes.crs).to_frame("geometry")
+        folder.publish(NOT_SEEN_FILE, hidden.to_parquet)
     for name, frame in of_models.items():
         folder.publish(candidates_of(name), frame.to_parquet)
     folder.publish("lakes.gpkg", lambda path: _write_geopackage(path, lakes, dropped))
@@ -254,6 +310,8 @@ def write_products(
     drawn = _large_enough(dropped, run.recipe.polygon_rules)
     image, grid = products[IMAGE], run.sources.grid
     folder.publish("quicklook.png", lambda path: draw_quicklook(path, image, grid, lakes, drawn, title))
+    if run.cup is not None:
+        run.sources.notes.append(run.cup.write(lakes, folder.path).note)
 
 
 def _large_enough(frame: gpd.GeoDataFrame, rules: PolygonRules) -> gpd.GeoDataFrame:
@@ -267,9 +325,10 @@ def _write_geopackage(path: Path, lakes: gpd.GeoDataFrame, dropped: gpd.GeoDataF
         frame.to_file(path, layer=layer, driver="GPKG", geometry_type="MultiPolygon", promote_to_multi=True)
 
 
-def _cluster_options(recipe: MapRecipe) -> dict[str, Any]:
-    asked = recipe.cluster.model_dump(exclude={"kind"})
-    return {name: value for name, value in asked.items() if value is not None}
+def _cluster_of(recipe: MapRecipe, prepared: Prepared | None) -> AbstractContextManager[Client]:
+    if prepared is not None:
+        return nullcontext(prepared.client)
+    return open_cluster(**recipe.cluster.model_dump(exclude_none=True))
 
 
 def _facts(
@@ -291,6 +350,10 @@ def _facts(
         "models": {model.name: model.facts(products[f"windows_{model.name}"]) for model in run.models},
         "notes": run.sources.notes,
     }
+    if run.fusion is not None:
+        facts["fusion"] = run.fusion.facts(candidates)
+    if run.prepared is not None:
+        facts |= run.prepared.facts
     return facts if store is None else facts | {"evidence": store.facts()}
 
 

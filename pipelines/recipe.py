@@ -16,6 +16,10 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
 
 
+def _as_none(value: Any) -> Any:
+    return None if value == "none" else value
+
+
 def _as_source(value: Any) -> Any:
     return {"source": str(value)} if isinstance(value, str | Path) else value
 
@@ -81,7 +85,7 @@ class ModelRecipe(_Strict):
     name: str | None = None
     """Names its layer and its candidates; by default ``sam``, ``deeplab`` (DeepLabV3Plus), or the file's stem."""
     source: str
-    """A checkpoint of lakescale, as the workers see it."""
+    """A checkpoint of lakescale, as the workers see it, or its URL."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Lake is where the probability is at least this."""
     window: Annotated[int, Field(ge=1)] | None = None
@@ -139,11 +143,19 @@ class MapRecipe(_Strict):
     """What the lakes are made of. ``auto``: color thresholds for 8-bit RGB, the water index for reflectance; ``model``:
     the first model."""
     index_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.25
+    fuse: Annotated[Literal["seed", "lakescale"] | None, BeforeValidator(_as_none)] = None
+    """How the candidates of models, then those of the water index, are fused with sinks, color and ice to lakes, see
+    `lakescale.fuse`; None takes the lakes from what ``evidence`` says, by themselves. ``evidence`` then says what is
+    looked at: ``model`` keeps the index out."""
     preset: str = "lakescale"
     rules: dict[str, Any] = {}
     """Changes to the preset's polygon rules, by the names of `lakescale.PolygonRules`."""
     min_sink_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of a lake that must lie in sinks of the DEM; 0 asks for none, since a DEM may hold lake surfaces."""
+    cup_regions: str | None = None
+    """Polygons with ``region_num``, for the lakes as the Cup wants them, ``lake_polygons_test.gpkg``."""
+    image: str | None = None
+    """Name of the image in that file; by default the scene's file."""
     write_evidence: bool = True
     """Whether the layers of evidence are written, to ``evidence.zarr``."""
     cluster: ClusterRecipe = ClusterRecipe()
@@ -154,6 +166,8 @@ class MapRecipe(_Strict):
             raise ValueError("min_sink_share needs a dem")
         if self.evidence == "model" and not self.models:
             raise ValueError("evidence of a model needs a model")
+        if self.image is not None and self.cup_regions is None:
+            raise ValueError("image names the scene in the Cup's answer: it needs cup_regions")
         return self
 
     @property
@@ -168,7 +182,8 @@ class MapRecipe(_Strict):
     @property
     def answer(self) -> dict[str, Any]:
         """All that the lakes depend on: not where they are computed or written."""
-        elsewhere: dict[str, Any] = {"out": True, "cluster": True, "write_evidence": True, "scene": {"chunks"}}
+        elsewhere: dict[str, Any] = dict.fromkeys(("out", "cluster", "write_evidence", "cup_regions", "image"), True)
+        elsewhere["scene"] = {"chunks"}
         return self.model_dump(mode="json", exclude=elsewhere)
 
     def to_yaml(self) -> str:
@@ -192,7 +207,7 @@ def read_recipe(path: Path | None, **options: Any) -> MapRecipe:
     InputError
         When the file cannot be read, or a value is not allowed.
     """
-    values = _read_yaml(path) if path else {}
+    values = read_yaml(path) if path else {}
     of_models = {}
     for name, value in options.items():
         if value is None:
@@ -297,7 +312,14 @@ def in_our_words(error: ValidationError, recipe: str, options: dict[str, str]) -
     return InputError(f"{message[:1].lower()}{message[1:]}{got}", item, f"see {option}" if option else "see --help")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a recipe's file, a mapping by safe load.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, or holds no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 MANIFEST, RECIPE, EVIDENCE = "manifest.json", "recipe.yaml", "evidence.zarr"
 _PARTIAL = ".partial"
-_PRODUCTS = ("lakes.parquet", "candidates.parquet", "lakes.gpkg", "quicklook.png")
+NOT_SEEN_FILE = "not_seen.parquet"
+"""What a date of a season did not see, polygons."""
+_PRODUCTS = (
+    NOT_SEEN_FILE, "lakes.parquet", "candidates.parquet", "candidates_index.parquet", "lakes.gpkg",
+    "lake_polygons_test.gpkg", "quicklook.png",
+)  # fmt: skip
 _FINISHED, _FAILED = "finished", "failed"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR)

@@ -1,0 +1,126 @@
+"""Many dates of one grid to a catalogue of lakes: run it again after a kill or a change, and it does what is left."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lakescale.cluster import describe, open_cluster
+from pipelines.run_models import open_models
+from pipelines.season_dates import DateMapper, MappedDate, bytes_of
+from pipelines.season_finish import finish_season, require_dates
+from pipelines.season_folder import SINKS, LeftOut, SeasonFolder, sole_run
+from pipelines.season_ground import find_season_grid, lay_ground
+from pipelines.season_plan import TaskCounter, describe_plan, predict
+from pipelines.season_scenes import list_scenes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipelines.season_ground import Ground
+    from pipelines.season_recipe import SeasonRecipe
+    from pipelines.season_scenes import SeasonScene
+
+_LOG = logging.getLogger(f"lakescale.{__name__}")
+
+
+@dataclass(frozen=True)
+class SeasonResult:
+    """What a run of a season did, and what is there now."""
+
+    out: Path
+    dates: tuple[MappedDate, ...]
+    left_out: tuple[LeftOut, ...]
+    """Scenes that could not be mapped; their reasons stand in ``quarantine.json``."""
+    catalogue: dict[str, Any]
+    """Numbers of ``lakes``, ``tracks`` and ``events``; ``notes``; ``is_kept``: whether it was there before."""
+    sinks_written: int
+    """Chunks of the season's sinks, by this run."""
+    predicted: dict[str, float]
+    """Tasks, bytes and seconds, told before; of the dates that were left."""
+    measured: dict[str, float]
+
+
+def map_season(recipe: SeasonRecipe, *, overwrite: bool = False, progress: bool = False) -> SeasonResult:
+    """Map the lakes of all dates of a season over one grid, and track them.
+
+    Dates go one after the other, their chunks side by side: a worker's memory depends on the chunk, not on the number
+    of dates. Each finished chunk of evidence, date and table is known by what it was made of; a run does what is not
+    there, or was made of something else.
+
+    Parameters
+    ----------
+    recipe
+        Scenes, grid, areas, rules, cluster, folder.
+    overwrite
+        Whether the season in the folder is taken away first.
+    progress
+        Whether to show progress bars on stderr.
+
+    Raises
+    ------
+    InputError
+        When the input cannot be used; a bad scene alone is left out, and told in the result.
+    RunError
+        When the cluster is lost, the disk takes no more, or another run works in the folder.
+    """
+    start = time.perf_counter()
+    scenes = list_scenes(recipe)
+    recipe = recipe.model_copy(update={"models": open_models(recipe)[0].models})
+    folder = SeasonFolder(recipe)
+    folder.refuse_others_work()
+    with sole_run(recipe.out):
+        folder = SeasonFolder(recipe)  # as it is now that no one else writes
+        if overwrite:
+            folder.clear()
+        try:
+            ground = open_ground(recipe, scenes, folder)
+            predicted = predict(ground, scenes, folder)
+            folder.announce(ground.grid, dates=list(scenes), predicted=predicted)
+            return _run(ground, scenes, folder, predicted, start=start, progress=progress)
+        except BaseException as error:
+            folder.fail(error)
+            raise
+
+
+def open_ground(recipe: SeasonRecipe, scenes: dict[str, list[SeasonScene]], folder: SeasonFolder) -> Ground:
+    """Find the grid, and lay out what all dates share on it (lazy)."""
+    grid = find_season_grid(recipe, scenes, folder.stored_grid(), is_asked_again=folder.asks_again("grid"))
+    folder.refuse_another_grid(grid)
+    return lay_ground(recipe, grid)
+
+
+def _run(
+    planned: Ground,
+    scenes: dict[str, list[SeasonScene]],
+    folder: SeasonFolder,
+    predicted: dict[str, float],
+    *,
+    start: float,
+    progress: bool,
+) -> SeasonResult:
+    with open_cluster(**planned.recipe.cluster.model_dump(exclude_none=True)) as client, TaskCounter(client) as tasks:
+        cluster = describe(client)
+        mapper = DateMapper.start(folder, planned, client, progress=progress)
+        dates = [one for one in map(mapper.map_date, scenes.values()) if one is not None]
+    require_dates(dates, folder)
+    catalogue, sinks = finish_season(folder, mapper.ground, dates), mapper.ground.chunks_written
+    measured = {
+        "tasks": tasks.count,
+        "seconds": round(time.perf_counter() - start, 1),
+        "bytes": sum(one.bytes_written for one in dates) + bytes_of(folder.path / SINKS, sinks),
+    }
+    told = {"mapped": [one.day for one in dates if not one.is_kept], "measured": measured, "catalogue": catalogue}
+    folder.finish(scenes, **told, cluster=cluster)
+    return SeasonResult(folder.path, tuple(dates), tuple(folder.left_out), catalogue, sinks, predicted, measured)
+
+
+def plan_season(recipe: SeasonRecipe) -> dict[str, Any]:
+    """Say what a run would do, without doing it: dates, chunks, tasks, bytes, a time."""
+    scenes = list_scenes(recipe)
+    recipe = recipe.model_copy(update={"models": open_models(recipe)[0].models})
+    folder = SeasonFolder(recipe)
+    folder.refuse_others_work()
+    return describe_plan(open_ground(recipe, scenes, folder), scenes, folder)

@@ -1,0 +1,275 @@
+"""The dates of a season, one by one: what is finished stays, what may pass is tried again, the rest is left out."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import re
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distributed import CancelledError, KilledWorker
+
+from lakescale.schema import InputError, LakescaleError, RunError
+from lakescale.store import open_store
+from pipelines.map_lakes import Prepared, map_lakes
+from pipelines.run_folder import EVIDENCE, MANIFEST, NOT_SEEN_FILE, RunFolder, partial_name
+from pipelines.season_folder import DATES, SINKS
+from pipelines.season_ground import STORED, Ground, write_sinks
+from pipelines.season_scenes import mosaic, place_one
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from pipelines.recipe import MapRecipe
+    from pipelines.season_folder import SeasonFolder
+    from pipelines.season_scenes import SeasonScene
+
+_LOG = logging.getLogger(f"lakescale.{__name__}")
+
+LAKES, FACTS = "lakes.parquet", "of_season"
+"""A date's lakes; what its manifest tells for the season."""
+_CHUNK = re.compile(r"(?P<store>.+\.zarr)/(?P<layer>\w+)/(?:c|commits)/(?P<row>\d+)/(?P<col>\d+)")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PAUSE_S, _WORKERS_S = 1.0, 60
+_RASTER = 2
+"""Dimensions of a layer."""
+
+
+@dataclass(frozen=True)
+class MappedDate:
+    """A date that has lakes, or none for sure."""
+
+    day: str
+    folder: Path
+    fingerprint: str
+    is_kept: bool
+    """Whether it was finished before this run."""
+    chunks_written: int = 0
+    """Of evidence, by this run."""
+    bytes_written: int = 0
+    """In these, before compression."""
+    seconds: float = 0.0
+
+
+@dataclass
+class DateMapper:
+    """Maps dates, and keeps the season's folder informed."""
+
+    folder: SeasonFolder
+    planned: Ground
+    """As it was before its sinks were written."""
+    ground: Ground
+    client: Client
+    progress: bool = False
+    _mended: set[str] = field(default_factory=set)
+
+    @classmethod
+    def start(cls, folder: SeasonFolder, planned: Ground, client: Client, *, progress: bool = False) -> DateMapper:
+        """Write the season's sinks, and be ready for its dates."""
+        try:
+            ground = write_sinks(planned, folder.path / SINKS, progress=progress)
+        except Exception as error:
+            require_cluster(client, error)
+            raise
+        return cls(folder, planned, ground, client, progress)
+
+    def map_date(self, scenes: list[SeasonScene]) -> MappedDate | None:
+        """Map a date of the scenes that can be used; None where there are none.
+
+        Raises
+        ------
+        InputError
+            When something else than a scene cannot be used.
+        RunError
+            When the cluster is lost, or the disk takes no more.
+        """
+        left = [scene for scene in scenes if not self.folder.is_left_out(self.ground.fingerprint([scene]))]
+        tries = 0
+        while left:
+            try:
+                return self._map(left)
+            except Exception as error:
+                require_cluster(self.client, error)
+                if self._mend(error):
+                    continue
+                culprit = _find_culprit(error, left)
+                may_pass = _may_pass(error, culprit)
+                if culprit is None and not may_pass:
+                    raise
+                if may_pass and tries < self.ground.recipe.retries:
+                    tries += 1
+                    _LOG.warning("%s: tried again, since the fault may pass: %s", left[0].day, error)
+                    time.sleep(_PAUSE_S)
+                    continue
+                for scene in [culprit] if culprit else list(left):
+                    self._leave_out(scene, str(error), may_pass=may_pass)
+                    left.remove(scene)
+        return None
+
+    def _map(self, scenes: list[SeasonScene]) -> MappedDate:
+        day, fingerprint = scenes[0].day, self.ground.fingerprint(scenes)
+        out = self.folder.path / DATES / day
+        if is_finished(out, fingerprint):
+            return self._readmit(scenes, MappedDate(day, out, fingerprint, is_kept=True))
+        start = time.perf_counter()
+        recipe = self.ground.recipe.of_date([file for scene in scenes for file in scene.files], out)
+        facts = {FACTS: {"fingerprint": fingerprint, "scenes": [scene.name for scene in scenes]}}
+        prepared = prepare_date(self.ground, scenes, self.client, facts)
+        again = _take_over(recipe).is_same
+        result = map_lakes(recipe, overwrite=not again, progress=self.progress, prepared=prepared)
+        written, seconds = read_manifest(out)["evidence"]["chunks_written"], time.perf_counter() - start
+        _LOG.info("%s: %d lakes, %d chunks of evidence written, %.1f s", day, len(result.lakes), written, seconds)
+        sizes = written, bytes_of(out / EVIDENCE, written), seconds
+        return self._readmit(scenes, MappedDate(day, out, fingerprint, False, *sizes))
+
+    def _readmit(self, scenes: list[SeasonScene], mapped: MappedDate) -> MappedDate:
+        for scene in scenes:
+            self.folder.readmit(scene)
+        return mapped
+
+    def _leave_out(self, scene: SeasonScene, reason: str, *, may_pass: bool) -> None:
+        passing = "may pass" if may_pass else "does not pass"
+        _LOG.warning("%s: %s is left out, the fault %s: %s", scene.day, scene.name, passing, reason)
+        self.folder.leave_out(scene, reason, self.ground.fingerprint([scene]), may_pass=may_pass)
+
+    def _mend(self, error: Exception) -> bool:
+        """Have a damaged chunk of the season's stores computed again; False where there is none, or it was before."""
+        item = error.item if isinstance(error, InputError) else ""
+        if item in self._mended or not forget_chunk(item, self.folder.path):
+            return False
+        self._mended.add(item)
+        _LOG.warning("a damaged chunk is computed again: %s", item)
+        if f"/{SINKS}/" in item:
+            self.ground = write_sinks(self.planned, self.folder.path / SINKS, progress=self.progress)
+        return True
+
+
+def _take_over(recipe: MapRecipe) -> RunFolder:
+    """Look at the folder of a date; where its manifest is lost keep its evidence alone."""
+    found, out = RunFolder(recipe), recipe.out
+    if found.earlier is None and out.is_dir():
+        partial = out / partial_name(EVIDENCE)
+        if (out / EVIDENCE).exists() and not partial.exists():
+            (out / EVIDENCE).replace(partial)
+        for one in out.iterdir():
+            if one != partial:
+                shutil.rmtree(one) if one.is_dir() else one.unlink()
+    return found
+
+
+def prepare_date(
+    ground: Ground, scenes: list[SeasonScene], client: Client | None = None, facts: dict[str, Any] | None = None
+) -> Prepared:
+    """Open the scenes of a date and lay them on the season's ground (lazy).
+
+    Raises
+    ------
+    InputError
+        When one of them cannot be used; its item names that one.
+    """
+    placed, notes = [], []
+    for scene in scenes:
+        problem: InputError | None = None
+        try:
+            raster, told = place_one(scene, ground.recipe, ground.grid)
+        except InputError as error:
+            problem = error
+        if problem is not None:
+            item = problem.item if scene.is_meant_by(problem.item) else f"{scene.name}: {problem.item}"
+            raise InputError(problem.what, item, problem.mend)
+        placed.append(raster)
+        notes += told if len(scenes) == 1 else [f"{scene.name}: {one}" for one in told]
+    stored = STORED if ground.sources.sink_depth is not None else frozenset()
+    return Prepared(ground.with_scene(mosaic(placed), notes), client, stored, facts or {})
+
+
+def is_finished(out: Path, fingerprint: str) -> bool:
+    """Tell whether a date was mapped from the same, to its end."""
+    told = read_manifest(out)
+    is_same = told.get("state") == "finished" and told.get(FACTS, {}).get("fingerprint") == fingerprint
+    return is_same and all((out / name).exists() for name in (LAKES, NOT_SEEN_FILE))
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """Read the manifest of a date; empty where there is none."""
+    try:
+        return dict(json.loads((out / MANIFEST).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def forget_chunk(item: str, folder: Path) -> bool:
+    """Take away the marker of a damaged chunk of one of a season's stores, so that it is computed again.
+
+    Parameters
+    ----------
+    item
+        Of the error that told of it: the chunk's file, or its marker.
+    folder
+        Of the season.
+
+    Returns
+    -------
+    bool
+        Whether it was such a chunk.
+    """
+    match = _CHUNK.fullmatch(item)
+    if match is None or not Path(item).is_relative_to(folder.absolute()):
+        return False
+    store = Path(match["store"])
+    marker = store / match["layer"] / "commits" / match["row"] / match["col"]
+    if not marker.exists():
+        return False
+    marker.unlink()
+    if store.name == EVIDENCE:  # go on from there, as after a kill
+        partial = store.with_name(partial_name(EVIDENCE))
+        shutil.rmtree(partial, ignore_errors=True)
+        store.replace(partial)
+    return True
+
+
+def bytes_of(store: Path, chunks: int) -> int:
+    """Tell the bytes of pixels in some chunks of a store, by the mean of all its layers."""
+    if not chunks:
+        return 0
+    layers = [array for _, array in open_store(store, "layers").arrays() if array.ndim == _RASTER]
+    total = sum(array.nchunks for array in layers)
+    return chunks * sum(array.nbytes for array in layers) // total
+
+
+def require_cluster(client: Client, error: BaseException) -> None:
+    """Raise where it is the cluster that failed, and not a scene.
+
+    Raises
+    ------
+    RunError
+        When the scheduler is lost, or no worker comes back.
+    """
+    address = str(getattr(client.scheduler, "address", ""))
+    lost = client.status != "running" or isinstance(error, CancelledError)
+    if not lost and isinstance(error.__cause__, KilledWorker):
+        try:
+            client.wait_for_workers(1, timeout=_WORKERS_S)
+        except TimeoutError:
+            mend = f"start some and run it again: it goes on (dask worker {address})"
+            raise RunError(f"no worker came back after {_WORKERS_S} s", address, mend) from error
+    if lost:
+        mend = "start it again and run the season again: it goes on where it was"
+        raise RunError("the scheduler is lost", address, mend) from error
+
+
+def _find_culprit(error: Exception, scenes: list[SeasonScene]) -> SeasonScene | None:
+    item = error.item if isinstance(error, InputError) else ""
+    return next((scene for scene in scenes if scene.is_meant_by(item)), None)
+
+
+def _may_pass(error: Exception, scene: SeasonScene | None) -> bool:
+    """Tell whether a fault may pass: a worker died, a disk or a server did not answer."""
+    if isinstance(error, LakescaleError):
+        return isinstance(error.__cause__, KilledWorker) or (scene is not None and scene.is_remote)
+    return isinstance(error, OSError) and error.errno not in _FULL

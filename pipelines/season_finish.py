@@ -1,0 +1,121 @@
+"""The end of a season: all dates to tracks, and the tables of the catalogue. Further outputs join here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import pandas as pd
+
+from lakescale import __version__
+from lakescale.schema import InputError
+from lakescale.series import track
+from pipelines.run_folder import NOT_SEEN_FILE, publish
+from pipelines.season_dates import LAKES
+from pipelines.season_folder import CATALOGUE
+from pipelines.season_ground import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from lakescale.series import TrackRules, Tracks
+    from pipelines.season_dates import MappedDate
+    from pipelines.season_folder import SeasonFolder
+    from pipelines.season_ground import Ground
+
+TABLES = {
+    LAKES: "lakes", "tracks.parquet": "states", "events.parquet": "events", "links.parquet": "links",
+    "catalogue.parquet": "summary",
+}  # fmt: skip
+"""Files of a season and what of `lakescale.series.Tracks` they hold."""
+
+
+def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDate]) -> dict[str, Any]:
+    """Track the lakes of all dates and write the catalogue, unless it is there and of the same.
+
+    Here all outputs of a season join: each takes the tracks and writes to the folder before the last line, which says
+    that the catalogue is whole.
+
+    Parameters
+    ----------
+    folder
+        Of the season.
+    ground
+        What the dates share.
+    dates
+        All that were mapped, at least one, in the order of time.
+
+    Returns
+    -------
+    dict
+        ``lakes`` (of all dates), ``tracks``, ``events``: their numbers; ``notes``; ``is_kept``: whether nothing had to
+        be done.
+
+    Raises
+    ------
+    RunError
+        When it cannot be written.
+    """
+    rules = ground.recipe.track_rules
+    token = digest([__version__, [(one.day, one.fingerprint) for one in dates], asdict(rules)])
+    told = folder.read_json(CATALOGUE)
+    if told.get("fingerprint") == token and all((folder.path / name).exists() for name in TABLES):
+        return told | {"is_kept": True}
+    (folder.path / CATALOGUE).unlink(missing_ok=True)
+    tracks = track_dates(dates, ground, rules)
+    write_tables(tracks, folder.path)
+    facts = {
+        "fingerprint": token,
+        "dates": len(dates),
+        "lakes": len(tracks.lakes),
+        "tracks": len(tracks.basins),
+        "events": len(tracks.events),
+        "notes": list(tracks.notes),
+    }
+    folder.publish_json(CATALOGUE, facts)
+    return facts | {"is_kept": False}
+
+
+def track_dates(dates: Sequence[MappedDate], ground: Ground, rules: TrackRules) -> Tracks:
+    """Read the lakes of all dates and what these did not see, and track them."""
+    beyond = find_beyond(ground, rules.rim_m)
+    lakes, not_seen = {}, {}
+    for one in dates:
+        lakes[one.day] = _read(one.folder / LAKES)
+        hidden = _read(one.folder / NOT_SEEN_FILE).geometry
+        not_seen[one.day] = gpd.GeoSeries(pd.concat([hidden, beyond.set_crs(hidden.crs, allow_override=True)]))
+    return track(lakes, not_seen=not_seen, rules=rules)
+
+
+def _read(path: Path) -> gpd.GeoDataFrame:
+    problem = ""
+    try:
+        return gpd.read_parquet(path)
+    except Exception as error:  # noqa: BLE001  (Arrow and GEOS have their own for what is damaged)
+        problem = str(error).splitlines()[0]
+    mend = f"delete {path.parent} and run the season again: it maps this date anew"
+    raise InputError(f"a table of a date is damaged: {problem}", str(path), mend)
+
+
+def find_beyond(ground: Ground, rim_m: float) -> gpd.GeoSeries:
+    """Outline what no date looks at: beyond the area of interest, and a rim beyond the grid."""
+    extent = ground.grid.geobox.extent.geom
+    looked_at = extent if ground.sources.aoi is None else extent & ground.sources.aoi.union_all()
+    wide = extent.buffer(2 * rim_m + ground.grid.pixel_size_m, join_style="mitre")
+    return gpd.GeoSeries([wide - looked_at], crs=ground.grid.crs)
+
+
+def write_tables(tracks: Tracks, folder: Path) -> None:
+    """Write lakes with their tracks, states, events, links and the season's summary with fates."""
+    for name, table in TABLES.items():
+        frame = getattr(tracks, table).reset_index(drop=True)
+        publish(folder / name, frame.to_parquet)
+
+
+def require_dates(dates: Sequence[MappedDate], folder: SeasonFolder) -> None:
+    """Refuse a season of which no date could be mapped."""
+    if not dates:
+        reasons = "; ".join(sorted({one.reason for one in folder.left_out})[:3])
+        raise InputError(f"no date could be mapped: {reasons}", str(folder.path), "see quarantine.json there")

@@ -1,0 +1,159 @@
+"""What a run of a season will take, told before it runs; and the tasks that it really took."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import xarray as xr
+from dask.system import CPU_COUNT
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from lakescale.schema import InputError
+from pipelines.map_lakes import plan
+from pipelines.season_dates import is_finished, prepare_date
+from pipelines.season_folder import DATES, SINKS, describe_grid
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from distributed import Client
+
+    from pipelines.season_folder import SeasonFolder
+    from pipelines.season_ground import Ground
+    from pipelines.season_scenes import SeasonScene
+
+TASKS, BYTES, SECONDS = "tasks", "bytes", "seconds"
+_A_DATE_S, _A_TASK_S, _A_MEGAPIXEL_S = 1.0, 0.005, 0.6
+"""Seconds of one core that measures `_REFERENCE_S`: for a date (files, picture, judging), a task, a million pixels."""
+_START_S = {"threads": 0.5, "local": 4.0}
+_REFERENCE_S = 0.04
+
+
+def predict(ground: Ground, scenes: dict[str, list[SeasonScene]], folder: SeasonFolder) -> dict[str, float]:
+    """Predict what the dates that are left will take, from the graph of the first of them.
+
+    Parameters
+    ----------
+    ground
+        What the dates share, its sinks not written.
+    scenes
+        By date.
+    folder
+        Of the season: what is finished there is not counted.
+
+    Returns
+    -------
+    dict
+        ``dates`` left and ``chunks`` of each; ``tasks``; ``bytes`` written before compression; ``seconds``.
+    """
+    usable = {day: _usable(ground, listed, folder) for day, listed in scenes.items()}
+    left = [listed for day, listed in usable.items() if listed and not _is_done(ground, listed, folder, day)]
+    one = _plan_first(_with_written_sinks(ground), left, folder)
+    rows, cols = ground.sources.scene.data.chunks
+    chunks, pixels = len(rows) * len(cols), ground.grid.shape[0] * ground.grid.shape[1]
+    tasks, n_bytes = len(left) * one.get("tasks", 0), len(left) * one.get("bytes written, before compression", 0)
+    terrain = ground.sources.sink_depth
+    if terrain is not None and left and not (folder.path / SINKS).exists():
+        tasks, n_bytes = tasks + len(dict(terrain.data.dask)) + chunks, n_bytes + terrain.nbytes
+    found = {"dates": len(left), "chunks": chunks, TASKS: tasks, BYTES: n_bytes}
+    return found | {SECONDS: round(_estimate(len(left), tasks, pixels, ground), 1)}
+
+
+def describe_plan(ground: Ground, scenes: dict[str, list[SeasonScene]], folder: SeasonFolder) -> dict[str, Any]:
+    """Say what a run would do."""
+    told = predict(ground, scenes, folder)
+    several = {day: len(listed) for day, listed in scenes.items() if len(listed) > 1}
+    return {
+        "dates": ", ".join(f"{day} ({several[day]} scenes)" if day in several else day for day in scenes),
+        "dates left": told["dates"],
+        "grid": describe_grid(ground.grid),
+        "chunks a date": told["chunks"],
+        "tasks": told[TASKS],
+        "bytes written, before compression": told[BYTES],
+        "seconds, about": told[SECONDS],
+        "left out": ", ".join(f"{one.date} {one.scene}" for one in folder.left_out) or "none",
+        "notes": ground.sources.notes,
+    }
+
+
+def _usable(ground: Ground, scenes: list[SeasonScene], folder: SeasonFolder) -> list[SeasonScene]:
+    return [scene for scene in scenes if not folder.is_left_out(ground.fingerprint([scene]))]
+
+
+def _is_done(ground: Ground, scenes: list[SeasonScene], folder: SeasonFolder, day: str) -> bool:
+    return is_finished(folder.path / DATES / day, ground.fingerprint(scenes))
+
+
+def _with_written_sinks(ground: Ground) -> Ground:
+    """Put in place of the sinks, which no date computes, what takes as many tasks to read."""
+    depth = ground.sources.sink_depth
+    if depth is None:
+        return ground
+    return replace(ground, sources=replace(ground.sources, sink_depth=xr.zeros_like(depth)))
+
+
+def _plan_first(ground: Ground, left: list[list[SeasonScene]], folder: SeasonFolder) -> dict[str, Any]:
+    """Plan the first date that can be opened; the others are on the same grid."""
+    for scenes in left:
+        recipe = ground.recipe.of_date([file for one in scenes for file in one.files], folder.path / DATES)
+        try:
+            return plan(recipe, prepare_date(ground, scenes))
+        except InputError:  # told when its turn comes
+            continue
+    return {}
+
+
+def _estimate(dates: int, tasks: int, pixels: int, ground: Ground) -> float:
+    """Estimate seconds by the measured speed of this machine's cores."""
+    cluster = ground.recipe.cluster
+    workers = min(cluster.workers or CPU_COUNT, CPU_COUNT)
+    work = tasks * _A_TASK_S + dates * pixels / 1e6 * _A_MEGAPIXEL_S
+    return _START_S.get(cluster.kind, 1.0) + _slowness() * (dates * _A_DATE_S + work / workers)
+
+
+def _slowness() -> float:
+    """Measure how much slower a core is than that of the constants: the least of three tries."""
+    pixels = np.random.default_rng(0).integers(0, 255, 1_000_000, dtype=np.uint8)
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        zlib.compress(np.sort(pixels.reshape(1000, 1000), axis=1).tobytes(), 1)
+        took.append(time.perf_counter() - start)
+    return min(took) / _REFERENCE_S
+
+
+class TaskCounter:
+    """Counts the tasks that a cluster finishes, for the length of a ``with`` block."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        self._client.register_plugin(_Counter(), name=_Counter.name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.count = self._client.run_on_scheduler(_read_count)
+            self._client.unregister_scheduler_plugin(_Counter.name)
+
+
+class _Counter(SchedulerPlugin):
+    name = "lakescale-season-tasks"
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **options: Any) -> None:  # noqa: ARG002
+        self.count += start == "processing" and finish == "memory"
+
+
+def _read_count(dask_scheduler: Any) -> int:
+    return int(dask_scheduler.plugins[_Counter.name].count)

@@ -1,0 +1,153 @@
+"""The recipe of a season: one date's recipe with many scenes, and the rules that make one catalogue of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, model_validator
+
+from lakescale.rules import PRESETS
+from lakescale.scene.names import parse_day
+from lakescale.schema import InputError
+from lakescale.series import TrackRules
+from pipelines.recipe import OPTIONS, MapRecipe, SceneRecipe, in_our_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PRESET = "preset"
+_MEND = "see docs/season.md for what a recipe of a season may hold"
+
+
+def _as_scenes(value: Any) -> Any:
+    """Take scenes given by their sources alone."""
+    if isinstance(value, str | Path):
+        return {"source": [str(value)]}
+    return {"source": value} if isinstance(value, list) else value
+
+
+def _as_text(value: Any) -> Any:
+    """Take dates as YAML reads them."""
+    return {name: str(day) for name, day in value.items()} if isinstance(value, dict) else value
+
+
+class SeasonRecipe(MapRecipe):
+    """Scenes of many dates to lakes, on one grid, and these to one catalogue.
+
+    All that a recipe of one scene has (`MapRecipe`) holds for each date.
+    """
+
+    scene: Annotated[SceneRecipe, BeforeValidator(_as_scenes)] = Field(
+        validation_alias=AliasChoices("scenes", "scene"), serialization_alias="scenes"
+    )
+    """Files, folders, globs, URLs or STAC items of all dates, as ``scenes:``; bands, scale, offset and nodata are those
+    of all of them. Several scenes of one date are mosaicked: of a pixel the first that saw it counts."""
+    dates: Annotated[dict[str, str], BeforeValidator(_as_text)] = Field(default={})
+    """Dates by file name, of scenes whose names tell none or a wrong one."""
+    track: dict[str, Any] = Field(default={})
+    """Changes to the rules of tracking, by the names of `lakescale.TrackRules`; ``preset``: ``greenland`` (the default)
+    or ``antarctica``."""
+    retries: Annotated[int, Field(ge=0)] = 1
+    """How often a scene is tried again after a fault that may pass: a worker that died, a server that did not
+    answer."""
+
+    @model_validator(mode="after")
+    def _is_of_many_dates(self) -> SeasonRecipe:
+        if self.scene.date is not None:
+            raise ValueError("a season has many dates: name them by file, under dates")
+        if not self.write_evidence:
+            raise ValueError("a season keeps its evidence, since it goes on from there: leave write_evidence out")
+        return self
+
+    @property
+    def track_rules(self) -> TrackRules:
+        """The preset with its changes; the least area is that of the polygon rules unless it is named."""
+        changes = {name: tuple(value) if isinstance(value, list) else value for name, value in self.track.items()}
+        preset = str(changes.pop(_PRESET, "greenland"))
+        if unknown := set(changes) - set(TrackRules.__dataclass_fields__):
+            known = ", ".join([_PRESET, *TrackRules.__dataclass_fields__])
+            raise InputError(f"no rule of tracking {min(unknown)!r}", "recipe: track", f"the rules are {known}")
+        return TrackRules.preset(preset, **{"min_area_m2": self.polygon_rules.min_area_m2, **changes})
+
+    def date_of(self, name: str) -> str | None:
+        """Tell the date that the recipe gives a file; None where it gives none."""
+        day = self.dates.get(name)
+        return None if day is None else parse_day(day).isoformat()
+
+    def of_date(self, sources: Sequence[str], out: Path) -> MapRecipe:
+        """Make the recipe of one date."""
+        values = {name: getattr(self, name) for name in MapRecipe.model_fields}
+        scene = self.scene.model_copy(update={"source": list(sources)})
+        return MapRecipe.model_construct(**values | {"scene": scene, "out": out})
+
+    def to_yaml(self) -> str:
+        """Write the recipe as YAML that `read_season_recipe` takes back."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+def read_season_recipe(path: Path, **options: Any) -> SeasonRecipe:
+    """Read the recipe of a season.
+
+    Parameters
+    ----------
+    path
+        YAML, with the names of `SeasonRecipe`; ``scenes`` and ``out`` are needed.
+    options
+        Values that go before the file's, where they are not None; nested ones as ``cluster__workers``.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, or a value is not allowed: with its line.
+    """
+    text, values = _read_yaml(path)
+    for name, value in options.items():
+        section, _, field = name.partition("__")
+        if value is not None and field:
+            values[section] = {**(values.get(section) or {}), field: value}
+        elif value is not None:
+            values[section] = value
+    try:
+        recipe = SeasonRecipe.model_validate(values)
+    except ValidationError as error:
+        line = find_line(text, error.errors()[0]["loc"])
+        told = in_our_words(error, f"{path}, line {line}" if line else str(path), OPTIONS)
+        raise InputError(told.what, told.item, _MEND) from None
+    if recipe.preset not in PRESETS:
+        raise InputError(f"no preset {recipe.preset!r}", f"{path}: preset", f"choose one of {', '.join(PRESETS)}")
+    _ = recipe.polygon_rules, recipe.track_rules, [recipe.date_of(name) for name in recipe.dates]  # told before it runs
+    return recipe
+
+
+def find_line(text: str, loc: Sequence[str | int]) -> int:
+    r"""Find the line (from 1) of the entry of a YAML text that pydantic names; that around it where it is not there.
+
+    >>> find_line("out: RUN\ndem:\n  margin: 3\n", ("dem", "margin"))
+    3
+    """
+    node, line = yaml.compose(text), 0
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            pairs = {str(key.value): (key, value) for key, value in node.value}
+            if str(part) not in pairs:
+                return line
+            key, node = pairs[str(part)]
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text()
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"the recipe cannot be read: {error}", str(path), "give a YAML file") from None
+    if not isinstance(values, dict):
+        what = "the recipe is no mapping of names to values"
+        raise InputError(what, str(path), "it needs at least scenes: and out:")
+    return text, values
