@@ -105,8 +105,9 @@ def _run(
         cluster = describe(client)
         mapper = DateMapper.start(folder, planned, client, progress=progress)
         dates = [one for one in map(mapper.map_date, scenes.values()) if one is not None]
-    require_dates(dates, folder)
-    catalogue, sinks = finish_season(folder, mapper.ground, dates), mapper.ground.chunks_written
+        require_dates(dates, folder)
+        catalogue = finish_season(folder, mapper.ground, dates, client)
+    sinks = mapper.ground.chunks_written
     measured = {
         "tasks": tasks.count,
         "seconds": round(time.perf_counter() - start, 1),

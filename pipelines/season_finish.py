@@ -12,13 +12,16 @@ from lakescale import __version__
 from lakescale.schema import InputError
 from lakescale.series import track
 from pipelines.run_folder import NOT_SEEN_FILE, publish
+from pipelines.season_catalogue import find_region, has_products, measure_volumes, write_products
 from pipelines.season_dates import LAKES
 from pipelines.season_folder import CATALOGUE
 from pipelines.season_ground import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from distributed import Client
 
     from lakescale.series import TrackRules, Tracks
     from pipelines.season_dates import MappedDate
@@ -32,11 +35,11 @@ TABLES = {
 """Files of a season and what of `lakescale.series.Tracks` they hold."""
 
 
-def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDate]) -> dict[str, Any]:
+def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDate], client: Client) -> dict[str, Any]:
     """Track the lakes of all dates and write the catalogue, unless it is there and of the same.
 
-    Here all outputs of a season join: each takes the tracks and writes to the folder before the last line, which says
-    that the catalogue is whole.
+    Here all outputs of a season join: each takes the tracks and writes to the folder before `CATALOGUE`, which says
+    that all is whole.
 
     Parameters
     ----------
@@ -46,6 +49,8 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
         What the dates share.
     dates
         All that were mapped, at least one, in the order of time.
+    client
+        Of the cluster on which volumes are computed.
 
     Returns
     -------
@@ -55,17 +60,23 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
 
     Raises
     ------
+    InputError
+        When a table of a date is damaged.
     RunError
         When it cannot be written.
     """
     rules = ground.recipe.track_rules
-    token = digest([__version__, [(one.day, one.fingerprint) for one in dates], asdict(rules)])
+    token = digest([__version__, [(one.day, one.fingerprint) for one in dates], asdict(rules), ground.recipe.title])
     told = folder.read_json(CATALOGUE)
-    if told.get("fingerprint") == token and all((folder.path / name).exists() for name in TABLES):
+    is_there = has_products(folder) and all((folder.path / name).exists() for name in TABLES)
+    if told.get("fingerprint") == token and is_there:
         return told | {"is_kept": True}
     (folder.path / CATALOGUE).unlink(missing_ok=True)
-    tracks = track_dates(dates, ground, rules)
+    lakes = measure_volumes({one.day: read_table(one.folder / LAKES) for one in dates}, ground, client)
+    not_seen = {one.day: read_table(one.folder / NOT_SEEN_FILE).geometry for one in dates}
+    tracks = track_dates(lakes, not_seen, ground, rules)
     write_tables(tracks, folder.path)
+    write_products(tracks, folder, ground, dates, not_seen, token)
     facts = {
         "fingerprint": token,
         "dates": len(dates),
@@ -78,18 +89,26 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
     return facts | {"is_kept": False}
 
 
-def track_dates(dates: Sequence[MappedDate], ground: Ground, rules: TrackRules) -> Tracks:
-    """Read the lakes of all dates and what these did not see, and track them."""
+def track_dates(
+    lakes: Mapping[str, gpd.GeoDataFrame], not_seen: Mapping[str, gpd.GeoSeries], ground: Ground, rules: TrackRules
+) -> Tracks:
+    """Track the lakes of all dates; what none of them looks at counts as not seen."""
     beyond = find_beyond(ground, rules.rim_m)
-    lakes, not_seen = {}, {}
-    for one in dates:
-        lakes[one.day] = _read(one.folder / LAKES)
-        hidden = _read(one.folder / NOT_SEEN_FILE).geometry
-        not_seen[one.day] = gpd.GeoSeries(pd.concat([hidden, beyond.set_crs(hidden.crs, allow_override=True)]))
-    return track(lakes, not_seen=not_seen, rules=rules)
+    hidden = {
+        day: gpd.GeoSeries(pd.concat([one, beyond.set_crs(one.crs, allow_override=True)]))
+        for day, one in not_seen.items()
+    }
+    return track(lakes, not_seen=hidden, rules=rules)
 
 
-def _read(path: Path) -> gpd.GeoDataFrame:
+def read_table(path: Path) -> gpd.GeoDataFrame:
+    """Read a table of a date.
+
+    Raises
+    ------
+    InputError
+        When it is damaged.
+    """
     problem = ""
     try:
         return gpd.read_parquet(path)
@@ -102,9 +121,8 @@ def _read(path: Path) -> gpd.GeoDataFrame:
 def find_beyond(ground: Ground, rim_m: float) -> gpd.GeoSeries:
     """Outline what no date looks at: beyond the area of interest, and a rim beyond the grid."""
     extent = ground.grid.geobox.extent.geom
-    looked_at = extent if ground.sources.aoi is None else extent & ground.sources.aoi.union_all()
     wide = extent.buffer(2 * rim_m + ground.grid.pixel_size_m, join_style="mitre")
-    return gpd.GeoSeries([wide - looked_at], crs=ground.grid.crs)
+    return gpd.GeoSeries([wide - find_region(ground).iloc[0]], crs=ground.grid.crs)
 
 
 def write_tables(tracks: Tracks, folder: Path) -> None:

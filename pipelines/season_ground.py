@@ -108,7 +108,7 @@ def lay_ground(recipe: SeasonRecipe, grid: Grid) -> Ground:
         add_terrain(sources, recipe.dem)
     depth = None if sources.sink_depth is None else _request(sources.sink_depth)
     areas = [_state(source) for source in (recipe.aoi, recipe.exclude, recipe.ice and recipe.ice.source) if source]
-    about = {name: value for name, value in recipe.answer.items() if name not in ("track", "retries", "dates")}
+    about = {name: value for name, value in recipe.answer.items() if name not in ("track", "retries", "dates", "title")}
     about["scene"] = {name: value for name, value in about["scene"].items() if name != "source"}
     where = [list(grid.shape), list(grid.transform)[:6], grid.crs.to_wkt()]
     return Ground(recipe, sources, digest([__version__, about, areas, depth, where]))

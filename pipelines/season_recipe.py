@@ -46,6 +46,8 @@ class SeasonRecipe(MapRecipe):
     of all of them. Several scenes of one date are mosaicked: of a pixel the first that saw it counts."""
     dates: Annotated[dict[str, str], BeforeValidator(_as_text)] = Field(default={})
     """Dates by file name, of scenes whose names tell none or a wrong one."""
+    title: str = ""
+    """Of the catalogue; by default the folder's name and the dates."""
     track: dict[str, Any] = Field(default={})
     """Changes to the rules of tracking, by the names of `lakescale.TrackRules`; ``preset``: ``greenland`` (the default)
     or ``antarctica``."""

@@ -44,8 +44,10 @@ class Sources:
     ice: gpd.GeoDataFrame | None = None
     ice_raster: xr.DataArray | None = None
     """Bool, in place of ``ice`` where the ice comes from a raster."""
+    elevation: xr.DataArray | None = None
+    """A DEM: float32, m, NaN where there is no elevation."""
     sink_depth: xr.DataArray | None = None
-    """Of a DEM: float32, m, NaN where there is no elevation."""
+    """Of that DEM: float32, m, NaN where there is no elevation."""
     region: xr.DataArray | None = None
     """Bool, where lakes are looked for; None for everywhere."""
 
@@ -148,8 +150,10 @@ def add_terrain(sources: Sources, asked: DemRecipe) -> None:
     placed = regrid(dem, wide, resampling=choose_resampling(Grid.of(dem), wide), chunks=chunks[0][0])
     depth = sink_depth(placed, engine=asked.engine, nodata=asked.voids)
     inside = {Y: slice(pad, pad + sources.grid.shape[0]), X: slice(pad, pad + sources.grid.shape[1])}
-    depth = depth.isel(inside).chunk(dict(zip((Y, X), chunks, strict=True))).assign_coords(sources.grid.coords())
-    sources.sink_depth = depth
+    sources.elevation, sources.sink_depth = (
+        raster.isel(inside).chunk(dict(zip((Y, X), chunks, strict=True))).assign_coords(sources.grid.coords())
+        for raster in (placed.assign_attrs(dem.attrs), depth)
+    )
     about = f"{dem.attrs.get('source', source)}, sinks deeper than {asked.min_depth_m:g} m, engine {asked.engine}"
     sources.notes.append(f"dem: {about}, enclosed voids are {asked.voids}s")
 

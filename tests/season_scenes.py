@@ -70,7 +70,8 @@ def answer(run):
 
 def layers(run):
     """Bytes of the chunks of evidence of all dates, and of the sinks."""
-    return {name: data for name, data in tree(run).items() if "/c/" in name and ".partial" not in name}
+    left_out = "catalogue/", ".partial"
+    return {name: data for name, data in tree(run).items() if "/c/" in name and not any(x in name for x in left_out)}
 
 
 def markers(run):

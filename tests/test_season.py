@@ -118,6 +118,45 @@ def test_the_catalogue_tells_what_became_of_each_lake(finished):
     assert quarantine(path) == []
 
 
+def test_lakes_come_with_what_they_hold_by_the_dem(finished):
+    path, _ = finished
+    run, names = path.parent / "RUN", ["level_m", "volume_m3", "depth_max_m", "flat_share", "volume_reason"]
+    dem, depth = ls.open_dem(path.parent / "dem.tif"), open_layer(run / "sinks.zarr", "sink_depth")
+    of_season = gpd.read_parquet(run / "lakes.parquet")
+    for day in DATES:
+        bare = gpd.read_parquet(run / "dates" / day / "lakes.parquet")
+        by_hand = ls.lake_volumes(bare, dem, sinks=depth).compute()
+        told = of_season[of_season.time == pd.Timestamp(day)].sort_values("lake_id", ignore_index=True)
+        pd.testing.assert_frame_equal(told[names], by_hand[names].reset_index(drop=True), check_dtype=False)
+    assert of_season.level_m.notna().all()
+
+
+def test_the_catalogue_comes_in_all_its_forms(finished):
+    path, _ = finished
+    folder = path.parent / "RUN/catalogue"
+    products = {"lakes", "catalogue.gpkg", "catalogue.nc", "catalogue.zarr", "stac", "provenance.json", "totals.csv"}
+    assert products <= {one.name for one in folder.iterdir()}
+    lakes = gpd.read_parquet(folder / "lakes")
+    assert lakes.volume_reason.tolist() == gpd.read_parquet(path.parent / "RUN/lakes.parquet").volume_reason.tolist()
+    totals = pd.read_csv(folder / "totals.csv")
+    assert totals.time.tolist() == list(DATES)
+    assert totals.seen_region_share.tolist() == pytest.approx([(SIZE - 10) / SIZE] * len(DATES), abs=1e-3)
+    told = json.loads((folder / "provenance.json").read_text())
+    assert [one["scene_ids"] for one in told["images"].values()] == [[f"S2_{day}.tif"] for day in DATES]
+    assert told["inputs"] == ["DEM: dem.tif"]
+    assert told["title"] == f"Lakes of RUN, {DATES[0]} to {DATES[-1]}"
+
+
+def test_another_title_redoes_the_catalogue_alone(season):
+    before = layers(season.parent / "RUN")
+    result = map_season(read(change(season, title="Two lakes and a third")))
+    assert not result.catalogue["is_kept"]
+    assert days(result, kept=True) == list(DATES)
+    assert layers(season.parent / "RUN") == before
+    told = json.loads((season.parent / "RUN/catalogue/provenance.json").read_text())
+    assert told["title"] == "Two lakes and a third"
+
+
 def test_a_date_is_what_mapping_it_alone_gives(finished, tmp_path):
     path, day = finished[0], DATES[1]
     alone = map_lakes(

@@ -1,0 +1,108 @@
+"""What a season hands out: lakes with their volumes, and the catalogue with where it comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import shapely
+
+from lakescale.cluster import compute
+from lakescale.evidence.volumes import lake_volumes
+from lakescale.polygons import areas_m2
+from pipelines.catalogue import PROVENANCE, Images, Provenance, write_catalogue
+from pipelines.season_dates import read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from distributed import Client
+
+    from lakescale.series import Tracks
+    from pipelines.season_dates import MappedDate
+    from pipelines.season_folder import SeasonFolder
+    from pipelines.season_ground import Ground
+
+PRODUCTS = "catalogue"
+"""Folder of the products within that of the season."""
+
+
+def measure_volumes(lakes: Mapping[str, gpd.GeoDataFrame], ground: Ground, client: Client) -> dict[str, Any]:
+    """Add to the lakes of each date what they hold by the DEM; as they are where there is none."""
+    dem = ground.sources.elevation
+    if dem is None or not lakes:
+        return dict(lakes)
+    asked = [lake_volumes(frame, dem, sinks=ground.sources.sink_depth) for frame in lakes.values()]
+    return dict(zip(lakes, compute(*asked, client=client, description="volumes"), strict=True))
+
+
+def write_products(
+    tracks: Tracks,
+    folder: SeasonFolder,
+    ground: Ground,
+    dates: Sequence[MappedDate],
+    not_seen: Mapping[str, gpd.GeoSeries],
+    token: str,
+) -> None:
+    """Write the catalogue in all its forms to the season's folder.
+
+    Parameters
+    ----------
+    tracks
+        Of all dates.
+    folder, ground, dates
+        Of the season.
+    not_seen
+        What each date did not see, in the grid's CRS.
+    token
+        Tells this catalogue from those of other scenes and options.
+    """
+    looked_at = find_region(ground)
+    images = {one.day: _describe_images(one, looked_at, not_seen[one.day]) for one in dates}
+    recipe = ground.recipe
+    models = [f"model {model.name}: {model.source}, hash {model.hash}" for model in recipe.models]
+    beside = [f"{what}: {source}" for what, source in _inputs(ground)]
+    provenance = Provenance(
+        recipe_hash=token, images=images, inputs=(*beside, *models), region_m2=_area_m2(looked_at)
+    )  # fmt: skip
+    title = recipe.title or f"Lakes of {recipe.out.resolve().name}, {dates[0].day} to {dates[-1].day}"
+    write_catalogue(tracks, folder.path / PRODUCTS, grid=ground.grid, title=title, provenance=provenance)
+
+
+def has_products(folder: SeasonFolder) -> bool:
+    """Tell whether the folder holds a catalogue."""
+    return (folder.path / PRODUCTS / PROVENANCE).exists()
+
+
+def find_region(ground: Ground) -> gpd.GeoSeries:
+    """Outline what all dates look at: the grid, within the area of interest where there is one."""
+    extent = ground.grid.geobox.extent.geom
+    region = extent if ground.sources.aoi is None else extent & ground.sources.aoi.union_all()
+    return gpd.GeoSeries([region], crs=ground.grid.crs)
+
+
+def _describe_images(date: MappedDate, looked_at: gpd.GeoSeries, not_seen: gpd.GeoSeries) -> Images:
+    told = read_manifest(date.folder)
+    scene = {name: str(value) for name, value in told.get("scene", {}).items()}
+    hidden = shapely.intersection(looked_at.iloc[0], shapely.union_all(not_seen.to_numpy()))
+    seen_m2 = _area_m2(looked_at) - _area_m2(gpd.GeoSeries([hidden], crs=looked_at.crs))
+    return Images(
+        scene_ids=tuple(told.get("of_season", {}).get("scenes", ())),
+        sensor=scene.get("sensor", ""),
+        product_level=scene.get("product_level", ""),
+        baseline=scene.get("baseline", ""),
+        cloud=scene.get("cloud", ""),
+        seen_m2=max(seen_m2, 0.0),
+    )
+
+
+def _area_m2(outline: gpd.GeoSeries) -> float:
+    return float(areas_m2(outline).sum())
+
+
+def _inputs(ground: Ground) -> list[tuple[str, str]]:
+    recipe = ground.recipe
+    named = [("DEM", source) for source in (recipe.dem.source if recipe.dem else ())]
+    named += [("ice", recipe.ice.source)] if recipe.ice else []
+    areas = (("area of interest", recipe.aoi), ("excluded", recipe.exclude))
+    return named + [(what, str(source)) for what, source in areas if source]
