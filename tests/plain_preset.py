@@ -15,7 +15,7 @@ from shapely.geometry import Polygon
 
 SHAPES = ("smaller than the least area", "stream", "cut off as a stream or neck")
 DEFAULTS = {
-    "fill_lids": True, "neck": 0.4, "least_score": 0.0, "min_ice_share": 0.5, "sink_fill": 0.8, "sink_cover": 0.7,
+    "fill_lids": True, "neck": 0.4, "least_score": -2.0, "min_ice_share": 0.5, "sink_fill": 0.8, "sink_cover": 0.7,
     "min_sink_depth_m": 0.5, "min_sink_area_m2": 5000.0,
 }  # fmt: skip
 

@@ -103,7 +103,7 @@ worlds = st.fixed_dictionaries(
 OPTIONS = {
     "fill_lids": (True, False),
     "neck": (0.0, 0.2, 0.6),
-    "least_score": (-9.0, -2.0),
+    "least_score": (-9.0, 0.0),
     "min_ice_share": (0.0, 1.0),
     "sink_fill": (0.3, 0.6, 1.0),
     "sink_cover": (0.2, 0.5, 2.0),
@@ -233,11 +233,11 @@ def test_each_frame_without_rows_in_turn(name):
         "deeplab": squares((0, 0)), "index": squares((0, 0), (40, 0)), "sinks": squares((0, 0)),
         "color": squares((40, 0)), "ice": squares((-99, -99), side=999),
     }  # fmt: skip
-    lakes, reasons = run(frames | {name: frames[name].iloc[:0]})
+    lakes, reasons = run(frames | {name: frames[name].iloc[:0]}, least_score=0.0)
     assert_counts_add_up(frames | {name: frames[name].iloc[:0]}, lakes, reasons)
     assert len(lakes) == {"index": 1, "color": 1, "ice": 0}.get(name, 2)  # nothing agrees with the other lake then
     if name in ("sinks", "color", "ice"):
-        assert len(run(frames | {name: None})[0]) == {"color": 1}.get(name, 2)
+        assert len(run(frames | {name: None}, least_score=0.0)[0]) == {"color": 1}.get(name, 2)
 
 
 def raster(values, dtype):
@@ -278,9 +278,9 @@ def test_rasters_support_what_no_other_polygons_do():
     loose = outlines(*(box(x, 1, 8, 8).difference(box(x + 4, 5, 4, 4)) for x in (1, 11, 21)))
     assert run({"deeplab": loose})[1]["reason"].tolist() == [KEPT] * 3
     weak = "too little agrees with it"
-    assert run({"deeplab": loose}, evidence=RASTERS)[1]["reason"].tolist() == [KEPT, KEPT, weak]
+    assert run({"deeplab": loose}, evidence=RASTERS, least_score=0.0)[1]["reason"].tolist() == [KEPT, KEPT, weak]
     moved = {"deeplab": loose.to_crs(32624)}
-    assert run(moved, evidence=RASTERS)[1]["reason"].tolist() == [KEPT, KEPT, weak]
+    assert run(moved, evidence=RASTERS, least_score=0.0)[1]["reason"].tolist() == [KEPT, KEPT, weak]
     bare = outlines(*loose.geometry, None, shapely.Polygon([(0, 0), (9, 9), (9, 0), (0, 9)]))
     assert len(run({"deeplab": bare}, evidence=RASTERS)[1]) == 5
 

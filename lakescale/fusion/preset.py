@@ -54,8 +54,9 @@ class Lakescale:
     """Whether holes are lake."""
     neck: float = 0.4
     """Width of a neck, as a share of the width of the polygon; 0 for none."""
-    least_score: float = 0.0
-    """Least score of a lake, log of odds: 0 is even."""
+    least_score: float = -2.0
+    """Least score of a lake, log of odds that its outline is right: 0 is even. Lower by default, since a crescent of
+    water beside a lid has a poor outline and is a lake all the same."""
     min_ice_share: float = 0.5
     """Least share of a candidate on ice."""
     sink_fill: float = 0.8
