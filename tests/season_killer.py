@@ -107,11 +107,16 @@ def refuse_rewriting(before, run):
 
 
 def kill_drivers(recipe, most, seed):
-    """Kill the driver at some change to the disk, at most so many after its start, again and again till one ends."""
+    """Kill the driver at some change to the disk, at most so many after its start, again and again till one ends.
+
+    The catalogue is no work that a run goes on with: it is written as a whole. So where nothing new was committed the
+    next kill may come later.
+    """
     moments, kills, kept = random.Random(seed), [], markers(recipe.out)
     while True:
         code = wait(fork(partial(killed_at, moments.randint(1, most), recipe.out, partial(run_season, recipe))))
-        kept = refuse_rewriting(kept, recipe.out)
+        before, kept = len(kept), refuse_rewriting(kept, recipe.out)
+        most = most if len(kept) > before else most * 5 // 4
         if code != -signal.SIGKILL:
             assert code == 0, f"a run ended with {code}"
             return {"kills": len(kills), "moments": kills}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import dask
 import dask_geopandas
 import geopandas as gpd
@@ -15,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_preset import plain_preset
 
-from benchmarks.fusion_table import draw_case, format_table, main, tabulate
 from lakescale.fusion import REASONS, Lakescale, fuse
 from lakescale.fusion.outlines import cut_necks, fill_lids
 from lakescale.fusion.rivals import settle
@@ -347,12 +349,14 @@ def blueness(windows):
     return np.clip(4 * (blue - red) / np.maximum(blue + red, 1), 0, 1)
 
 
-def test_the_table_of_methods():
-    scores = tabulate({8: draw_case(8, 256, blueness)})
+def test_the_table_of_methods(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    methods = importlib.import_module("benchmarks.fusion_table")
+    scores = methods.tabulate({8: methods.draw_case(8, 256, blueness)})
     assert list(scores) == ["color", "index", "model", "seed", "lakescale"]
     assert len({one.tp + one.fn for one in scores.values()}) == 1  # one truth for all
     assert scores["lakescale"].tp > 0
-    table = format_table(scores)
+    table = methods.format_table(scores)
     assert table.count("\n") == 6
     assert f"| lakescale | {scores['lakescale'].f1:.3f} |" in table
-    assert "| model |" not in main(["--seeds", "1-2", "--size", "128"])
+    assert "| model |" not in methods.main(["--seeds", "1-2", "--size", "128"])

@@ -47,7 +47,7 @@ def is_the_same(run, undisturbed):
 @pytest.mark.slow
 def test_drivers_killed_at_many_of_their_changes_to_the_disk(undisturbed, tmp_path):
     recipe = write_season(tmp_path, dates=KILLED)
-    told = kill(recipe, "driver", number=90, seed=1)
+    told = kill(recipe, "driver", number=60, seed=1)
     assert told["kills"] >= 14
     assert len(set(told["moments"])) > 4
     is_the_same(tmp_path / "RUN", undisturbed)

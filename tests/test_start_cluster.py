@@ -24,6 +24,14 @@ from pipelines.start_cluster import VISIBLE, ClusterPlan, find_gpus, plan_cluste
 READY_S = 120
 
 
+@pytest.fixture(autouse=True)
+def _hearing_ctrl_c():
+    """pytest-xdist ignores SIGINT in its workers, and what they start would, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def cluster_command(folder, *options, **environment):
     """Run ``lakescale cluster`` in a process group of its own."""
