@@ -14,7 +14,7 @@ from pipelines.catalogue import PROVENANCE, Images, Provenance, write_catalogue
 from pipelines.season_dates import read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from distributed import Client
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PRODUCTS = "catalogue"
 """Folder of the products within that of the season."""
+_CLOUD = "cloud: "
+"""Begins the note on the rule, as `lakescale.assess_cloud` gives it."""
 
 
 def measure_volumes(lakes: Mapping[str, gpd.GeoDataFrame], ground: Ground, client: Client) -> dict[str, Any]:
@@ -81,6 +83,11 @@ def find_region(ground: Ground) -> gpd.GeoSeries:
     return gpd.GeoSeries([region], crs=ground.grid.crs)
 
 
+def find_cloud_rule(notes: Iterable[str]) -> str:
+    """Find in the notes of a date by which rule cloud was found; empty where it was not assessed."""
+    return "; ".join(sorted({note.partition(_CLOUD)[2] for note in notes if _CLOUD in note}))
+
+
 def _describe_images(date: MappedDate, looked_at: gpd.GeoSeries, not_seen: gpd.GeoSeries) -> Images:
     told = read_manifest(date.folder)
     scene = {name: str(value) for name, value in told.get("scene", {}).items()}
@@ -91,7 +98,7 @@ def _describe_images(date: MappedDate, looked_at: gpd.GeoSeries, not_seen: gpd.G
         sensor=scene.get("sensor", ""),
         product_level=scene.get("product_level", ""),
         baseline=scene.get("baseline", ""),
-        cloud=scene.get("cloud", ""),
+        cloud=find_cloud_rule(told.get("notes", ())),
         seen_m2=max(seen_m2, 0.0),
     )
 

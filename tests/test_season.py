@@ -46,6 +46,7 @@ from pipelines import season_dates
 from pipelines.cli_season import season_command
 from pipelines.map_lakes import map_lakes
 from pipelines.season import map_season, plan_season
+from pipelines.season_catalogue import find_cloud_rule
 from pipelines.season_folder import sole_run
 from pipelines.season_recipe import find_line
 from pipelines.season_scenes import list_scenes, mosaic
@@ -143,8 +144,16 @@ def test_the_catalogue_comes_in_all_its_forms(finished):
     assert totals.seen_region_share.tolist() == pytest.approx([(SIZE - 10) / SIZE] * len(DATES), abs=1e-3)
     told = json.loads((folder / "provenance.json").read_text())
     assert [one["scene_ids"] for one in told["images"].values()] == [[f"S2_{day}.tif"] for day in DATES]
+    assert {(one["sensor"], one["cloud"]) for one in told["images"].values()} == {("Sentinel-2", "")}
     assert told["inputs"] == ["DEM: dem.tif"]
     assert told["title"] == f"Lakes of RUN, {DATES[0]} to {DATES[-1]}"
+
+
+def test_the_rule_on_cloud_is_that_of_the_notes():
+    region = ls.make_region(64, seed=1)
+    told = ls.assess_cloud(region.scene(region.dates[0], kind="reflectance")).note
+    assert find_cloud_rule(["ice: none given", told, f"a.tif: {told}"]) == told.removeprefix("cloud: ")
+    assert find_cloud_rule(["cloud not assessed: no SWIR band; clouded pixels count as seen"]) == ""
 
 
 def test_another_title_redoes_the_catalogue_alone(season):
@@ -523,6 +532,7 @@ def test_a_folder_of_something_else_is_refused(plain):
 HOLD = """
 import sys, time
 from pathlib import Path
+from pipelines.season_catalogue import find_cloud_rule
 from pipelines.season_folder import sole_run
 with sole_run(Path(sys.argv[1])):
     print("held", flush=True)
