@@ -17,7 +17,7 @@ import rasterio
 import lakescale as ls
 from benchmarks import ice, scenes
 from benchmarks.ice import NOISE_M
-from benchmarks.races import REPEATS, TIMEOUT_S, Race, race
+from benchmarks.races import REPEATS, TIMEOUT_S, PeerDiedError, Race, race
 from benchmarks.worker_memory import peak_rss_mb
 from benchmarks.worker_peaks import Peaks, read_peaks
 from lakescale.cluster import compute, open_cluster
@@ -90,7 +90,7 @@ class FillStores:
         target.unlink(missing_ok=True)
         done = subprocess.run(command, env=environment, check=False, capture_output=True, preexec_fn=_schedule_in_batch)
         if not target.exists():
-            raise RuntimeError(f"WhiteboxTools died: {done.stdout[-_LAST:]!r} {done.stderr[-_LAST:]!r}")
+            raise PeerDiedError(f"WhiteboxTools died: {done.stdout[-_LAST:]!r} {done.stderr[-_LAST:]!r}")
         with rasterio.open(target) as file:
             return int(file.width)
 

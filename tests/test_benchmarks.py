@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import time
 from itertools import product
 from pathlib import Path
 
@@ -108,6 +109,21 @@ def test_label_regions_has_at_most_12_tasks_a_chunk_at_any_number_of_chunks():
 def test_a_race_of_two_different_answers_is_refused():
     with pytest.raises(RuntimeError, match="ours gave 1, the peer 2"):
         load("races").race(lambda: 1, lambda: 2)
+
+
+def test_a_peer_that_dies_runs_again_and_only_the_run_that_ends_is_timed():
+    races = load("races")
+    deaths = iter([True, True, False] * 2)
+
+    def dies_twice():
+        if next(deaths):
+            time.sleep(0.2)
+            raise races.PeerDiedError("a race between its threads")
+        return 1
+
+    assert max(races.race(lambda: 1, dies_twice, repeats=1).peer_s) < 0.2
+    with pytest.raises(races.PeerDiedError, match="always"):
+        races.race(lambda: 1, lambda: (_ for _ in ()).throw(races.PeerDiedError("always")))
 
 
 def test_a_race_gives_the_median_of_its_rounds():
