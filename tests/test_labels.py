@@ -51,7 +51,7 @@ def test_there_are_labels_of_both_kinds_in_both_hemispheres():
     frames = [read_labels(name) for name in names]
     kinds = {(kind, side) for frame in frames for kind, side in zip(frame["kind"], frame["hemisphere"], strict=True)}
     assert kinds == {(kind, side) for kind in ("open", "lid", "unsure") for side in ("north", "south")}
-    assert sum(len(frame) for frame in frames) == len(FILE["features"]) == 72
+    assert sum(len(frame) for frame in frames) == len(FILE["features"]) == 136
     assert all(frame.geometry.is_valid.all() for frame in frames)
 
 
