@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from lakescale.schema import AREA_M2, BAND, BLUE, GREEN, LAKE_ID, RED, X, Y
 
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
     from lakescale.grid import Grid
 
-_LARGEST_PX = 1600
+_LARGEST_PX, _DRAWN_PX = 2400, 1600
+"""Most pixels a side: of the image by itself, and under outlines."""
+_WEBP_QUALITY = 82
 _KEPT_COLOR, _DROPPED_COLOR, _TRUE_COLOR, _NOT_SEEN_GREY = "#ffd400", "#ff5a36", "#e0218a", 0.35
 _NUMBERED = 60
 
 
 def overview(scene: xr.DataArray, seen: xr.DataArray) -> xr.DataArray:
-    """Thin a scene to at most 1600 pixels a side, as red, green and blue with NaN where not seen.
+    """Thin a scene to at most 2400 pixels a side, as red, green and blue with NaN where not seen.
 
     Green is the mean of red and blue where the scene has none. Lazy.
 
@@ -45,7 +48,7 @@ def overview(scene: xr.DataArray, seen: xr.DataArray) -> xr.DataArray:
     xr.DataArray
         float32 ``(band, y, x)``.
     """
-    step = -(-max(scene.sizes[Y], scene.sizes[X]) // _LARGEST_PX)
+    step = overview_step((scene.sizes[Y], scene.sizes[X]))
     thin = {Y: slice(None, None, step), X: slice(None, None, step)}
     names = [str(name) for name in scene[BAND].values]
     plane = {
@@ -54,6 +57,30 @@ def overview(scene: xr.DataArray, seen: xr.DataArray) -> xr.DataArray:
     plane = {name: values.astype(np.float32).where(seen.isel(thin)) for name, values in plane.items()}
     green = plane.get(GREEN, (plane[RED] + plane[BLUE]) / 2)
     return xr.concat([plane[RED], green, plane[BLUE]], BAND, coords="minimal", compat="override")
+
+
+def overview_step(shape: tuple[int, int]) -> int:
+    """Tell which pixels of a scene of so many rows and columns its overview has: every how many-th, from the first.
+
+    >>> overview_step((10980, 10980))
+    5
+    """
+    return -(-max(shape) // _LARGEST_PX)
+
+
+def draw_image(path: Path, image: NDArray[np.float32]) -> None:
+    """Write an image by itself as WebP, transparent where not seen.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    image
+        From `overview`, computed: float32 ``(3, y, x)``, NaN where not seen.
+    """
+    seen = np.isfinite(image).all(axis=0)
+    rgba = np.dstack([np.rint(255 * _stretched(image)).astype(np.uint8), np.where(seen, 255, 0).astype(np.uint8)])
+    Image.fromarray(rgba, "RGBA").save(path, "WEBP", quality=_WEBP_QUALITY, method=2)
 
 
 def draw_quicklook(
@@ -79,7 +106,8 @@ def draw_quicklook(
     figure = Figure(figsize=(10, 10 * shape + 1.1), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.imshow(_stretched(image), extent=(left, right, bottom, top), interpolation="nearest")
+    drawn = image[:, :: (step := -(-max(image.shape) // _DRAWN_PX)), ::step]
+    axes.imshow(_stretched(drawn), extent=(left, right, bottom, top), interpolation="nearest")
     axes.add_collection(_outlines(dropped, _DROPPED_COLOR, 0.7))
     axes.add_collection(_outlines(lakes, _KEPT_COLOR, 1.5))
     _number(axes, lakes)

@@ -13,7 +13,7 @@ import typer
 from lakescale import __version__
 from lakescale.schema import LakescaleError
 from pipelines.cli_season import season_command
-from pipelines.cli_tools import Debug, cluster_command, model_app, score_command
+from pipelines.cli_tools import Debug, cluster_command, model_app, report_command, score_command
 from pipelines.cli_training import samples_command, train_command
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def map_command(
     no_evidence: Annotated[
         bool, typer.Option("--no-evidence", help="Do not write evidence.zarr (workers must see --out to write it).")
     ] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
     chunks: Annotated[int | None, typer.Option(help="Side of a chunk, pixels [2048].")] = None,
     cluster: Annotated[str | None, typer.Option(help="local, threads, or a scheduler's address [local].")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of workers [one a core].")] = None,
@@ -146,7 +147,7 @@ def map_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Map the lakes of one scene: evidence, polygons, lakes, a picture."""
+    """Map the lakes of one scene: evidence, polygons, lakes, a picture, and a page that shows them."""
     from pipelines.map_lakes import map_lakes, plan
     from pipelines.recipe import read_recipe
 
@@ -175,6 +176,7 @@ def map_command(
         grid__resolution_m=resolution,
         models=model or None,
         write_evidence=False if no_evidence else None,
+        report=False if no_report else None,
         **nested,
         **{name: values[name] for name in _PLAIN},
     )
@@ -317,6 +319,7 @@ app.command("samples")(samples_command)
 app.command("train")(train_command)
 app.add_typer(model_app, name="model")
 app.command("score")(score_command)
+app.command("report")(report_command)
 
 
 @app.command("demo")
@@ -369,4 +372,6 @@ def _tell(result: MapResult) -> None:
     for reason, count in sorted(dropped.items()):
         typer.echo(f"  not lakes: {count} {reason}")
     of_models = "".join(f", candidates_{name}.parquet" for name in result.of_models)
-    typer.echo(f"written to {result.out}: lakes.parquet, lakes.gpkg, candidates.parquet, quicklook.png{of_models}")
+    page = ", report.html" if (result.out / "report.html").exists() else ""
+    files = f"lakes.parquet, lakes.gpkg, candidates.parquet, quicklook.png{of_models}{page}"
+    typer.echo(f"written to {result.out}: {files}")

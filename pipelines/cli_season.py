@@ -24,6 +24,7 @@ def season_command(
     memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
     dashboard: Annotated[str | None, typer.Option(help="Address of the dashboard [127.0.0.1:0]; none for off.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Take the season in the folder away first.")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -35,7 +36,8 @@ def season_command(
 
     _ = debug
     of_cluster = {"kind": cluster, "workers": workers, "memory_limit": memory_limit, "dashboard": dashboard}
-    asked = read_season_recipe(recipe, out=out, **{f"cluster__{name}": value for name, value in of_cluster.items()})
+    nested = {f"cluster__{name}": value for name, value in of_cluster.items()}
+    asked = read_season_recipe(recipe, out=out, report=False if no_report else None, **nested)
     if dry_run:
         from pipelines.season import plan_season
 
@@ -62,4 +64,7 @@ def _tell(result: SeasonResult) -> None:
     for one in result.left_out:
         passing = "may pass, it is tried again by the next run" if one.may_pass else "does not pass"
         typer.echo(f"left out: {one.date} {one.scene}: {one.reason} (the fault {passing})", err=True)
-    typer.echo(f"written to {result.out}: lakes, tracks, events, links, catalogue (.parquet), a run for each date")
+    page = ", report.html" if (result.out / "report.html").exists() else ""
+    typer.echo(
+        f"written to {result.out}: lakes, tracks, events, links, catalogue (.parquet), a run for each date{page}"
+    )

@@ -1,4 +1,4 @@
-"""Commands beside the main job: ``model``, ``score`` and ``cluster``. What is heavy is imported where it is used."""
+"""Commands beside the main job: ``model``, ``score``, ``report``, ``cluster``. Heavy imports wait for their use."""
 
 from __future__ import annotations
 
@@ -86,6 +86,19 @@ _SCORE = (
     "rules", "lakes_layer", "reference_layer", "as_one_group", "image", "regions", "probability", "probability_layer",
     "threshold", "report", "cluster", "workers", "memory_limit",
 )  # fmt: skip
+
+
+def report_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, of a season, or of a date of a season.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write [RUN/report.html].")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write the page that shows a run or a season anew; it opens in a browser without a network."""
+    from pipelines.report import write_report
+
+    _ = debug
+    written = write_report(run, out)
+    typer.echo(f"written: {written}, {written.stat().st_size / 1e6:.1f} MB")
 
 
 def cluster_command(

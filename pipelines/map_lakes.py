@@ -14,7 +14,7 @@ import pandas as pd
 from lakescale.cluster import describe, open_cluster
 from lakescale.evidence.ice import keep_largest, require_ice
 from lakescale.fusion import admit, covered_share, require_sinks, seen_share, sink_share
-from lakescale.report import draw_quicklook
+from lakescale.report import draw_image, draw_quicklook, overview_step
 from lakescale.schema import (
     AREA_3857_M2,
     AREA_M2,
@@ -32,7 +32,8 @@ from pipelines.cup import open_cup
 from pipelines.evidence_store import EvidenceStore, PlannedStore, lay_evidence
 from pipelines.fuse_lakes import EVIDENCE, fuse_candidates, open_fusion
 from pipelines.products import CANDIDATES, IMAGE, NO_DEM, NOT_SEEN, compute_products, lazy_products
-from pipelines.run_folder import NOT_SEEN_FILE, RunFolder, candidates_of
+from pipelines.report import try_report
+from pipelines.run_folder import CANDIDATES_FILE, LAKES_FILE, NOT_SEEN_FILE, OVERVIEW_FILE, RunFolder, candidates_of
 from pipelines.run_models import RunModel, find_gate, open_models
 from pipelines.sources import Sources, find_evidence, open_sources
 
@@ -137,6 +138,8 @@ def map_lakes(
             store.drop_if_empty()
         folder.fail(error)
         raise
+    if recipe.report and prepared is None:
+        run.sources.notes += try_report(recipe.out)
     return MapResult(recipe.out, lakes, candidates, run.sources.notes, seconds, of_models)
 
 
@@ -188,6 +191,10 @@ class _Run:
     def shares(self) -> dict[str, str]:
         """Columns that say what share of a lake lies under some evidence, and the product that holds its outlines."""
         return {name: name for name in self.masks} | {model.name: model.layer for model in self.models}
+
+    @property
+    def day(self) -> str:
+        return str(self.sources.scene.time.values)[:10]
 
     @property
     def stored(self) -> frozenset[str]:
@@ -297,8 +304,8 @@ def write_products(
 ) -> None:
     """Write the files of the run."""
     dropped = candidates[candidates[REASON] != KEPT]
-    folder.publish("lakes.parquet", lakes.to_parquet)
-    folder.publish("candidates.parquet", candidates.to_parquet)
+    folder.publish(LAKES_FILE, lakes.to_parquet)
+    folder.publish(CANDIDATES_FILE, candidates.to_parquet)
     if run.prepared is not None:
         hidden = gpd.GeoSeries(products[NOT_SEEN], crs=lakes.crs).to_frame("geometry")
         folder.publish(NOT_SEEN_FILE, hidden.to_parquet)
@@ -306,10 +313,11 @@ def write_products(
         folder.publish(candidates_of(name), frame.to_parquet)
     folder.publish("lakes.gpkg", lambda path: _write_geopackage(path, lakes, dropped))
     area_km2 = lakes[AREA_M2].sum() / 1e6
-    title = f"{str(run.sources.scene.time.values)[:10]}: {len(lakes)} lakes, {area_km2:.3f} km² of true area"
+    title = f"{run.day}: {len(lakes)} lakes, {area_km2:.3f} km² of true area"
     drawn = _large_enough(dropped, run.recipe.polygon_rules)
     image, grid = products[IMAGE], run.sources.grid
     folder.publish("quicklook.png", lambda path: draw_quicklook(path, image, grid, lakes, drawn, title))
+    folder.publish(OVERVIEW_FILE, lambda path: draw_image(path, image))
     if run.cup is not None:
         run.sources.notes.append(run.cup.write(lakes, folder.path).note)
 
@@ -341,9 +349,12 @@ def _facts(
     counts = pd.Series(candidates[REASON]).value_counts().sort_index()
     scene, grid = run.sources.scene, run.sources.grid
     facts = {
+        "date": run.day,
         "fingerprint": scene.data.name,
         "scene": {str(k): v for k, v in scene.attrs.items()},
         "grid": {"crs": grid.crs.to_string(), "shape": grid.shape, "bounds": grid.bounds_xyxy},
+        "overview_step": overview_step(grid.shape),
+        "seen_share": products["not_seen_share"],
         "lakes": len(lakes),
         "area_m2": float(lakes[AREA_M2].sum()),
         "candidates": {str(k): int(v) for k, v in counts.items()},

@@ -90,7 +90,7 @@ def compute_products(lazy: dict[str, Any], sources: Sources, recipe: MapRecipe, 
     pixels = shapely.area(sources.grid.geobox.extent.geom)
     for name in (NOT_SEEN, NO_DEM):
         if name in products:
-            products[f"{name}_share"] = 1 - shapely.area(products[name]).sum() / pixels
+            products[f"{name}_share"] = float(1 - shapely.area(products[name]).sum() / pixels)
     return products | {IMAGE: np.asarray(products[IMAGE])}
 
 

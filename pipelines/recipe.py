@@ -24,6 +24,10 @@ def _as_source(value: Any) -> Any:
     return {"source": str(value)} if isinstance(value, str | Path) else value
 
 
+_ELSEWHERE = ("out", "cluster", "write_evidence", "report", "cup_regions", "image")
+"""What lakes do not depend on."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -158,6 +162,8 @@ class MapRecipe(_Strict):
     """Name of the image in that file; by default the scene's file."""
     write_evidence: bool = True
     """Whether the layers of evidence are written, to ``evidence.zarr``."""
+    report: bool = True
+    """Whether the page that shows it all is written at the end, ``report.html``."""
     cluster: ClusterRecipe = ClusterRecipe()
 
     @model_validator(mode="after")
@@ -182,7 +188,7 @@ class MapRecipe(_Strict):
     @property
     def answer(self) -> dict[str, Any]:
         """All that the lakes depend on: not where they are computed or written."""
-        elsewhere: dict[str, Any] = dict.fromkeys(("out", "cluster", "write_evidence", "cup_regions", "image"), True)
+        elsewhere: dict[str, Any] = dict.fromkeys(_ELSEWHERE, True)
         elsewhere["scene"] = {"chunks"}
         return self.model_dump(mode="json", exclude=elsewhere)
 

@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from pipelines.recipe import MapRecipe
 
 MANIFEST, RECIPE, EVIDENCE = "manifest.json", "recipe.yaml", "evidence.zarr"
+LAKES_FILE, CANDIDATES_FILE = "lakes.parquet", "candidates.parquet"
+OVERVIEW_FILE, REPORT_FILE = "overview.webp", "report.html"
+"""The image by itself; the page that shows it all."""
+DATES, QUARANTINE = "dates", "quarantine.json"
+"""Of a season: a run for each date, the scenes that are left out."""
 _PARTIAL = ".partial"
 NOT_SEEN_FILE = "not_seen.parquet"
 """What a date of a season did not see, polygons."""
 _PRODUCTS = (
-    NOT_SEEN_FILE, "lakes.parquet", "candidates.parquet", "candidates_index.parquet", "lakes.gpkg",
-    "lake_polygons_test.gpkg", "quicklook.png",
+    REPORT_FILE, NOT_SEEN_FILE, LAKES_FILE, CANDIDATES_FILE, "candidates_index.parquet", "lakes.gpkg",
+    "lake_polygons_test.gpkg", "quicklook.png", OVERVIEW_FILE,
 )  # fmt: skip
 _FINISHED, _FAILED = "finished", "failed"
 _FULL = (errno.ENOSPC, errno.EDQUOT)

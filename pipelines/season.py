@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lakescale.cluster import describe, open_cluster
+from pipelines.report import try_report
 from pipelines.run_models import open_models
 from pipelines.season_dates import DateMapper, MappedDate, bytes_of
 from pipelines.season_finish import finish_season, require_dates
@@ -41,6 +42,8 @@ class SeasonResult:
     predicted: dict[str, float]
     """Tasks, bytes and seconds, told before; of the dates that were left."""
     measured: dict[str, float]
+    notes: tuple[str, ...] = ()
+    """What went wrong after the catalogue was written."""
 
 
 def map_season(recipe: SeasonRecipe, *, overwrite: bool = False, progress: bool = False) -> SeasonResult:
@@ -79,10 +82,12 @@ def map_season(recipe: SeasonRecipe, *, overwrite: bool = False, progress: bool 
             ground = open_ground(recipe, scenes, folder)
             predicted = predict(ground, scenes, folder)
             folder.announce(ground.grid, dates=list(scenes), predicted=predicted)
-            return _run(ground, scenes, folder, predicted, start=start, progress=progress)
+            result = _run(ground, scenes, folder, predicted, start=start, progress=progress)
         except BaseException as error:
             folder.fail(error)
             raise
+        notes = try_report(recipe.out) if recipe.report else []
+    return replace(result, notes=tuple(notes))
 
 
 def open_ground(recipe: SeasonRecipe, scenes: dict[str, list[SeasonScene]], folder: SeasonFolder) -> Ground:
@@ -115,7 +120,8 @@ def _run(
     }
     told = {"mapped": [one.day for one in dates if not one.is_kept], "measured": measured, "catalogue": catalogue}
     folder.finish(scenes, **told, cluster=cluster)
-    return SeasonResult(folder.path, tuple(dates), tuple(folder.left_out), catalogue, sinks, predicted, measured)
+    left_out = tuple(folder.left_out)
+    return SeasonResult(folder.path, tuple(dates), left_out, catalogue, sinks, predicted, measured)
 
 
 def plan_season(recipe: SeasonRecipe) -> dict[str, Any]:

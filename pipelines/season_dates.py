@@ -17,8 +17,8 @@ from distributed import CancelledError, KilledWorker
 from lakescale.schema import InputError, LakescaleError, RunError
 from lakescale.store import open_store
 from pipelines.map_lakes import Prepared, map_lakes
-from pipelines.run_folder import EVIDENCE, MANIFEST, NOT_SEEN_FILE, RunFolder, partial_name
-from pipelines.season_folder import DATES, SINKS
+from pipelines.run_folder import DATES, EVIDENCE, MANIFEST, NOT_SEEN_FILE, RunFolder, partial_name
+from pipelines.season_folder import SINKS
 from pipelines.season_ground import STORED, Ground, write_sinks
 from pipelines.season_scenes import mosaic, place_one
 

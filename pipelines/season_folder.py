@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from lakescale.grid import Grid
 from lakescale.schema import InputError, RunError
 from lakescale.store import same_grid
-from pipelines.run_folder import MANIFEST, RECIPE, RunFolder, publish
+from pipelines.run_folder import MANIFEST, QUARANTINE, RECIPE, REPORT_FILE, RunFolder, publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pipelines.season_recipe import SeasonRecipe
     from pipelines.season_scenes import SeasonScene
 
-DATES, SINKS, QUARANTINE, CATALOGUE = "dates", "sinks.zarr", "quarantine.json", "catalogue.json"
-"""Of a season's folder: a run for each date, the sinks, the scenes that are left out, what the catalogue is made of."""
+SINKS, CATALOGUE = "sinks.zarr", "catalogue.json"
+"""Of a season's folder: the sinks, what the catalogue is made of."""
 _LOCK, _GRID, _KIND, _UNFINISHED = ".lock", "grid", "season", ".partial."
 _FINISHED, _PARTIAL, _FAILED = "finished", "partial", "failed"
 
@@ -107,7 +107,8 @@ class SeasonFolder:
             raise InputError(what, str(self.path), mend)
 
     def announce(self, grid: Grid, **facts: Any) -> None:
-        """Say that a run is on, over which grid."""
+        """Say that a run is on, over which grid; the page of an earlier one goes."""
+        (self.path / REPORT_FILE).unlink(missing_ok=True)
         self._tell({_KIND: facts | {_GRID: _as_told(grid)}})
         publish(self.path / RECIPE, lambda file: file.write_text(self._recipe.to_yaml()))
 

@@ -14,8 +14,9 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from lakescale.schema import InputError
 from pipelines.map_lakes import plan
+from pipelines.run_folder import DATES
 from pipelines.season_dates import is_finished, prepare_date
-from pipelines.season_folder import DATES, SINKS, describe_grid
+from pipelines.season_folder import SINKS, describe_grid
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -16,7 +16,7 @@ from pipelines.recipe import read_recipe
 
 FILES = {
     "recipe.yaml", "manifest.json", "evidence.zarr", "lakes.parquet", "lakes.gpkg", "candidates.parquet",
-    "quicklook.png",
+    "quicklook.png", "overview.webp", "report.html",
 }  # fmt: skip
 
 

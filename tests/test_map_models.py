@@ -277,7 +277,7 @@ def test_the_command_runs_models_and_tells_of_them(small_scene, unet, sam, tmp_p
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "model net: 36 windows" in done.stdout
-    assert done.stdout.endswith("quicklook.png, candidates_net.parquet, candidates_sam.parquet\n")
+    assert done.stdout.endswith("quicklook.png, candidates_net.parquet, candidates_sam.parquet, report.html\n")
     assert len(gpd.read_parquet(tmp_path / "RUN/lakes.parquet")) == 2
     refused = lakescale("map", "--scene", small_scene, "--out", tmp_path / "RUN2", "--model", tmp_path / "gone")
     assert refused.returncode == 2

@@ -180,7 +180,7 @@ def test_a_full_tmpfs_is_told_as_no_space(small_scene, tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize("name", ["lakes.parquet", "lakes.gpkg", "quicklook.png", "manifest.json"])
+@pytest.mark.parametrize("name", ["lakes.parquet", "lakes.gpkg", "quicklook.png", "overview.webp", "manifest.json"])
 def test_a_write_that_fails_leaves_no_partial_file_and_no_finished_manifest(small_scene, tmp_path, monkeypatch, name):
     out = tmp_path / "RUN"
     sync = run_folder._sync

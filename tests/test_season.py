@@ -45,6 +45,7 @@ from lakescale.store import open_layer
 from pipelines import season_dates
 from pipelines.cli_season import season_command
 from pipelines.map_lakes import map_lakes
+from pipelines.report import write_report
 from pipelines.season import map_season, plan_season
 from pipelines.season_catalogue import find_cloud_rule
 from pipelines.season_folder import sole_run
@@ -210,7 +211,7 @@ def test_nothing_is_done_twice(season):
     assert days(done, kept=True) == list(DATES)
     assert done.catalogue["is_kept"]
     changed = {str(path.relative_to(run)) for path, at in before.items() if path.stat().st_mtime_ns != at}
-    assert changed == {"manifest.json", "recipe.yaml", "quarantine.json", ".lock"}
+    assert changed == {"manifest.json", "recipe.yaml", "quarantine.json", "report.html", ".lock"}
 
 
 def test_other_rules_of_tracking_redo_the_catalogue_alone(season):
@@ -335,6 +336,33 @@ def fail_with(error, *, times=99):
         return map_lakes(*arguments, **options)
 
     return fail
+
+
+# -- the report
+
+
+def test_the_season_has_a_report_and_its_dates_have_none_unless_asked(season):
+    run = season.parent / "RUN"
+    assert [path.parent for path in run.rglob("report.html")] == [run]
+    write_report(run / "dates" / DATES[0])
+    assert DATES[0] in (run / "dates" / DATES[0] / "report.html").read_text()
+    map_season(read(change(season, report=False)))
+    assert not (run / "report.html").exists()
+    told = CliRunner().invoke(app, [str(change(season, report=True))])
+    assert ", report.html" in told.output
+    told = CliRunner().invoke(app, [str(season), "--no-report"])
+    assert told.exit_code == 0, told.output
+    assert "report.html" not in told.output
+
+
+def test_a_season_that_ends_half_way_has_no_report(season, monkeypatch):
+    run = season.parent / "RUN"
+    monkeypatch.setattr(season_dates, "map_lakes", fail_with(RunError("cannot write: no space left", "x", "make room")))
+    with pytest.raises(RunError, match="no space left"):
+        map_season(read(change(season, rules={"min_area_m2": 130_000})))
+    assert not (run / "report.html").exists()
+    with pytest.raises(InputError, match=r"state is failed: cannot write.*[lL]akescale season"):
+        write_report(run)
 
 
 # -- scenes that are left out
