@@ -18,7 +18,7 @@ from lakescale.chunks.pairing import Meeting, Pairing, Source, pair_blocks, pair
 from lakescale.fusion.inputs import DATES, Input, Inputs, check_inputs
 from lakescale.fusion.judging import Answer, Judge, is_first_piece
 from lakescale.fusion.pairs import pair_parts
-from lakescale.fusion.parts import MODELS, Part
+from lakescale.fusion.parts import EXACT, LATER, MODELS, Part
 from lakescale.fusion.preset import Lakescale
 from lakescale.fusion.reading import read_part
 from lakescale.fusion.results import MODEL, ROW, Results
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lakescale.fusion.parts import Preset
+    from lakescale.fusion.parts import Meet, Preset
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ PRESETS: dict[str, Callable[[], Preset]] = {"lakescale": Lakescale, "seed": Seed
 """Methods of fusion, by name."""
 
 _ROWS_A_PART = 25_000
+_ROWS_FOR_THREADS = 1000
+"""Below, threads take longer to start than to work."""
 
 
 def fuse(
@@ -131,17 +133,17 @@ def _find_preset(preset: str | Preset) -> Preset:
 
 
 def _run(inputs: Inputs, preset: Preset, partitions: int | None) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
-    """Fuse frames in memory: small ones in a plain loop, large ones on threads."""
+    """Fuse frames in memory: small ones in a plain loop, others on threads."""
     if partitions is not None and partitions < 1:
         raise InputError(f"frames cannot be cut into {partitions} parts", "partitions", "give 1 or more")
     blocks: list[list[Part]] = []
     for item in inputs.frames:
-        whole = read_part(item.frame, how=item.reading, in_order=False)
+        whole = read_part(item.frame, how=item.reading._replace(outlines=True), in_order=False)
         blocks.append(cut_part(whole, partitions or -(-len(whole.geometry) // _ROWS_A_PART)))
     flat = [part for parts in blocks for part in parts]
     bounds = [_bounds(part.geometry) for part in flat]
-    how, meetings = _pairing(inputs, preset, [len(parts) for parts in blocks], bounds)
-    if len(flat) == len(blocks):
+    how, meetings = _pairing(inputs, preset, preset.meets(), [len(parts) for parts in blocks], bounds)
+    if max(len(part.geometry) for part in flat) < _ROWS_FOR_THREADS:
         results = pair_serial(flat, meetings, how)
     else:
         answers = sum(map(len, blocks[: len(inputs.models)]))
@@ -185,7 +187,8 @@ def _build(inputs: Inputs, preset: Preset, partitions: int | None) -> tuple[Any,
         read = partial(read_part, how=item.reading, in_order=True)
         sources.append([Source(frame, key, read) for key in frame.__dask_keys__()])
         bounds += _known_bounds(frame, item, inputs.crs)
-    how, meetings = _pairing(inputs, preset, [len(parts) for parts in sources], bounds)
+    at_once = [meet._replace(area=EXACT if meet.area == LATER else meet.area) for meet in preset.meets()]
+    how, meetings = _pairing(inputs, preset, at_once, [len(parts) for parts in sources], bounds)
     flat = [source for parts in sources for source in parts]
     answers = sum(map(len, sources[: len(inputs.models)]))
     graph, (lakes, reasons) = pair_blocks(flat, meetings, how, answers=answers, results=2)
@@ -206,7 +209,7 @@ def _known_bounds(frame: Any, item: Input, crs: Any) -> list[NDArray[np.float64]
 
 
 def _pairing(
-    inputs: Inputs, preset: Preset, counts: Sequence[int], bounds: Sequence[Any]
+    inputs: Inputs, preset: Preset, meets: Sequence[Meet], counts: Sequence[int], bounds: Sequence[Any]
 ) -> tuple[Pairing, list[Meeting]]:
     """Say what is to be done with blocks, and which meet: those whose bounds do, or may."""
     numbers = np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
@@ -214,7 +217,7 @@ def _pairing(
     names = tuple(item.name for item in inputs.models)
     meetings = [
         Meeting(int(k), int(other), meet)
-        for meet in preset.meets()
+        for meet in meets
         for rank, name in enumerate(names)
         for facing in (names[: rank + meet.same] if meet.other == MODELS else (meet.other,))
         for k in blocks[name]

@@ -37,7 +37,7 @@ class Reading(NamedTuple):
     cut: Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[np.intp]]] | None = None
     """See `lakescale.fusion.parts.Preset`; None for what is no model."""
     outlines: bool = False
-    """Whether the preset judges by the polygons themselves."""
+    """Whether the polygons themselves go to where all are judged."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,6 @@ class Judge:
         others = [name for name in dict.fromkeys(one.frame for one in told) if name not in self.models]
         stacks = {name: _Stack.of(told, number, (name,)) for name in others}
         roles = dict.fromkeys(meet.other for meet in self.preset.meets())
-        outlined = self.preset.outlines
         return Tables(
             model=models.put([np.full(len(one.row), self.models.index(one.frame)) for one in models.told]),
             row=models.put(_find_rows(models.told)),
@@ -78,8 +77,8 @@ class Judge:
             pairs={role: self._collect(role, found, number) for role in roles if role in (*others, MODELS)},
             other_area={name: stack.put([one.area for one in stack.told]) for name, stack in stacks.items()},
             other_columns={name: stack.columns() for name, stack in stacks.items()},
-            outline=models.outlines() if MODELS in outlined else None,
-            other_outline={name: stack.outlines() for name, stack in stacks.items() if name in outlined},
+            outline=models.outlines() if models.outlined else None,
+            other_outline={name: stack.outlines() for name, stack in stacks.items() if stack.outlined},
         )
 
     def _collect(self, role: str, found: Sequence[Met], number: Sequence[NDArray[np.int64]]) -> Pairs:
@@ -108,6 +107,10 @@ class _Stack(NamedTuple):
     def of(cls, told: Sequence[Told], number: Sequence[NDArray[np.int64]], names: Sequence[str]) -> _Stack:
         mine = [k for k, one in enumerate(told) if one.frame in names]
         return cls([told[k] for k in mine], np.argsort(np.concatenate([number[k] for k in mine])))
+
+    @property
+    def outlined(self) -> bool:
+        return self.told[0].outline is not None
 
     def put(self, values: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(values)[self.order]

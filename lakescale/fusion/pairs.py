@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import shapely
 
+from lakescale.fusion.parts import LATER, MODELS, ROUNDED, Pairs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from lakescale.fusion.parts import Meet, Part, Told
+    from lakescale.fusion.parts import Meet, Part, Tables, Told
+
+_CLEARLY = 1e-6
+"""Share of the coordinates; GEOS errs by 1e-8 of them at most."""
 
 
 class Met(NamedTuple):
@@ -44,8 +49,10 @@ def pair_parts(own: Part, other: Part, meet: Meet, dates: Sequence[str]) -> Met:
     if own.told.frame == other.told.frame and not own.told.in_order:
         swap = own.told.row[i] < other.told.row[j]
         a, b = np.where(swap, b, a), np.where(swap, a, b)
-    if not meet.exact:
-        return Met(i, j, _share_anything(own, other, i, j), np.empty(0, object))
+    if meet.area == ROUNDED:
+        return Met(i, j, _share_about(own, other, i, j), np.empty(0, object))
+    if meet.area == LATER and not meet.shapes:
+        return Met(i, j, _share_anything(own, other, i, j, (a, b)), np.empty(0, object))
     # an area can depend on the order of the two in its last digit
     shape = shapely.intersection(a, b)
     return Met(i, j, shapely.area(shape), shape if meet.shapes else np.empty(0, object))
@@ -59,7 +66,7 @@ def _touching(own: Part, other: Part, meet: Meet, dates: Sequence[str]) -> tuple
     for group, other_group in _share_group(own.told, other.told, dates if meet.any_date else ()):
         rows, other_rows = group[near[group]], other_group[other_near[other_group]]
         a, b = own.geometry[rows], other.geometry[other_rows]
-        if meet.exact:
+        if meet.area != ROUNDED:
             i, j = shapely.STRtree(b).query(a, predicate="intersects")
         else:  # ice has most vertices: it is the one to be prepared
             j, i = shapely.STRtree(a).query(b, predicate="intersects")
@@ -109,12 +116,64 @@ def _rows_by_code(codes: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
     return {int(value): rows for value, rows in zip(values, np.split(order, start)[1:], strict=True)}
 
 
-def _share_anything(own: Part, other: Part, i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Give an area for each pair, above zero where they share one."""
+def measure(pairs: Pairs, role: str, tables: Tables, chosen: NDArray[np.bool_]) -> Pairs:
+    """Measure what chosen pairs share, as far as it was left for later.
+
+    Parameters
+    ----------
+    pairs
+        Of the tables, or some of them.
+    role
+        What the polygons of models meet there.
+    tables
+        With the outlines of both.
+    chosen
+        Of the pairs.
+    """
+    rows = np.flatnonzero(chosen & np.isinf(pairs.area))
+    if not len(rows):
+        return pairs
+    outline, others = np.asarray(tables.outline), tables.outline if role == MODELS else tables.other_outline[role]
+    area = pairs.area.copy()
+    area[rows] = _areas(outline[pairs.own[rows]], np.asarray(others)[pairs.other[rows]])
+    return pairs._replace(area=area)
+
+
+def _areas(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(shapely.area(shapely.intersection(a, b)), np.float64)
+
+
+def _share_anything(
+    own: Part, other: Part, i: NDArray[np.intp], j: NDArray[np.intp], pairs: tuple[NDArray[Any], NDArray[Any]]
+) -> NDArray[np.float64]:
+    """Give infinity for pairs that surely share an area, and the area of others.
+
+    A pair surely does where a point lies in both, off their shores: a disc round it then lies in both. Tried are the
+    middles of the bounds of both, and of where the bounds overlap.
+    """
+    boxes = [shapely.bounds(part.geometry)[rows] for part, rows in ((own, i), (other, j))]
+    low, high = np.maximum(*boxes)[:, :2], np.minimum(*boxes)[:, 2:]
+    least = _CLEARLY * np.abs(boxes).max(axis=(0, 2), initial=0.0)
+    area, left = np.full(len(i), np.inf), np.arange(len(i))
+    for middle in (*((box[:, :2] + box[:, 2:]) / 2 for box in boxes), (low + high) / 2):
+        open_question = left
+        for geometry in pairs:
+            inside = shapely.contains_xy(geometry[open_question], *middle[open_question].T)
+            open_question = open_question[inside]
+        for geometry in pairs:
+            shore, point = shapely.boundary(geometry[open_question]), shapely.points(middle[open_question])
+            open_question = open_question[shapely.distance(point, shore) > least[open_question]]
+        left = np.setdiff1d(left, open_question, assume_unique=True)
+    area[left] = _areas(pairs[0][left], pairs[1][left])
+    return area
+
+
+def _share_about(own: Part, other: Part, i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Give the areas of pairs to rounding: a polygon that lies in the other one shares all it has."""
     prepared = shapely.force_2d(other.geometry)  # copies: another thread must not meet them half prepared
     shapely.prepare(prepared)
     a, b = own.geometry[i], prepared[j]
     area = shapely.area(a)
     rim = ~shapely.contains_properly(b, a)
-    area[rim] = shapely.area(shapely.intersection(a[rim], b[rim]))
+    area[rim] = _areas(a[rim], b[rim])
     return area

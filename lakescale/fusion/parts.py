@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 MODELS, SINKS, COLOR, ICE = "models", "sinks", "color", "ice"
 """Roles of frames."""
+EXACT, ROUNDED, LATER = "exact", "rounded", "later"
+"""How the area that two polygons share is measured: to the last digit; to rounding; or, of frames in memory, only where
+it is asked for by `lakescale.fusion.pairs.measure`, and till then it is infinite where there surely is one."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,7 +48,7 @@ class Told:
     columns: pd.DataFrame
     """Columns that the preset asks for."""
     outline: NDArray[Any] | None
-    """The polygons, where the preset judges by them."""
+    """The polygons, where the preset judges by them, or all is in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +79,8 @@ class Meet(NamedTuple):
     """Whether polygons of one model meet each other, too."""
     any_date: bool = False
     """Whether polygons of different images or times meet."""
-    exact: bool = True
-    """Whether the shared area is needed to the last digit."""
+    area: str = EXACT
+    """`EXACT`, `ROUNDED` or `LATER`."""
     shapes: bool = False
     """Whether the intersections themselves are needed."""
 
@@ -90,7 +93,7 @@ class Pairs(NamedTuple):
     other: NDArray[np.int64]
     """Row in the other frame; of models: the number, which is lower than ``own``."""
     area: NDArray[np.float64]
-    """Area shared; without ``exact`` to rounding."""
+    """Area shared, as `Meet` says."""
     shape: NDArray[Any]
     """Intersections, where asked for; else empty."""
 
@@ -102,7 +105,7 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """All that a preset judges by; no geometries but those that it asked for.
+    """All that a preset judges by; no geometries but those that it asked for, or lie in memory anyway.
 
     Polygons of models are numbered in order of precedence, then by row, then by piece.
     """
@@ -125,7 +128,7 @@ class Tables:
     """By role, by row."""
     other_columns: Mapping[str, pd.DataFrame]
     outline: NDArray[Any] | None = None
-    """Polygons of models, where the preset judges by them."""
+    """Polygons of models, where there are any."""
     other_outline: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ import shapely
 from lakescale.fusion.basins import DEPTH_M, LEVEL, Lidded, find_basins, find_fillers, find_lidded
 from lakescale.fusion.measuring import ICE_SHARE, MEAN, PEAK, UNSEEN_M, add_evidence
 from lakescale.fusion.outlines import cut_necks, fill_lids
-from lakescale.fusion.parts import COLOR, ICE, MODELS, SINKS, Meet, Pairs, Tables, Verdict
+from lakescale.fusion.parts import COLOR, ICE, MODELS, ROUNDED, SINKS, Meet, Pairs, Tables, Verdict
 from lakescale.fusion.reasons import IMPROBABLE, MERGED, NEAR_UNSEEN, NO_AREA, NOT_ON_ICE, REASONS, SHAPES, WEAK
 from lakescale.fusion.rivals import settle
 from lakescale.fusion.weight import SUPPORT, agree, weigh
@@ -93,7 +93,7 @@ class Lakescale:
 
     def meets(self) -> tuple[Meet, ...]:
         """List what the polygons of models meet."""
-        return Meet(SINKS), Meet(COLOR), Meet(MODELS, same=True), Meet(ICE, exact=False)
+        return Meet(SINKS), Meet(COLOR), Meet(MODELS, same=True), Meet(ICE, area=ROUNDED)
 
     def explain(self, missing: Sequence[str]) -> list[str]:
         """Say what is not judged for want of evidence."""

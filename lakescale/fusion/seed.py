@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import shapely
 
-from lakescale.fusion.parts import COLOR, ICE, MODELS, SINKS, Meet, Pairs, Tables, Verdict
+from lakescale.fusion.pairs import measure
+from lakescale.fusion.parts import COLOR, EXACT, ICE, LATER, MODELS, ROUNDED, SINKS, Meet, Pairs, Tables, Verdict
 from lakescale.fusion.reasons import NO_AREA, NO_EVIDENCE, NO_FIT, NOT_ON_ICE, NOT_ONE_POLYGON, REPLACED, SET_ASIDE
 from lakescale.schema import KEPT, InputError
 
@@ -53,10 +54,10 @@ class Seed:
     def meets(self) -> tuple[Meet, ...]:
         """List what the polygons of models meet."""
         return (
-            Meet(SINKS, shapes=self.clip_revived),
-            Meet(COLOR, any_date=self.pool_dates),
-            Meet(MODELS),
-            Meet(ICE, exact=self.clip_revived, shapes=self.clip_revived),
+            Meet(SINKS, area=LATER, shapes=self.clip_revived),
+            Meet(COLOR, area=LATER, any_date=self.pool_dates),
+            Meet(MODELS, area=LATER),
+            Meet(ICE, area=EXACT if self.clip_revived else ROUNDED, shapes=self.clip_revived),
         )
 
     def explain(self, missing: Sequence[str]) -> list[str]:
@@ -148,10 +149,14 @@ def _contest_sinks(pairs: Mapping[str, Pairs], first: NDArray[np.bool_], tables:
     found = pairs[SINKS].where(first[pairs[SINKS].own])
     if COLOR not in pairs:
         return found.where(np.zeros(len(found.own), bool))
-    color = pairs[COLOR]
-    total = np.bincount(color.own, weights=color.area, minlength=len(first))
     # a sink without a date is one of each date
     sink = tables.group[found.own] * (len(tables.other_area[SINKS]) + 1) + found.other
+    _, which, rivals = np.unique(sink, return_inverse=True, return_counts=True)
+    contends = np.zeros(len(first), bool)
+    contends[found.own[rivals[which] > 1]] = True
+    color = pairs[COLOR].where(contends[pairs[COLOR].own])
+    color = measure(color, COLOR, tables, np.ones(len(color.own), bool))
+    total = np.bincount(color.own, weights=color.area, minlength=len(first))
     order = np.lexsort((found.own, -total[found.own], sink))
     _, start, which = np.unique(sink[order], return_index=True, return_inverse=True)
     winner = np.empty_like(found.own)
@@ -199,6 +204,7 @@ def _add_others(
             own, at = np.unique(fits[role].own, return_index=True)
             verdict.give(own[~first[own]], KEPT, role, fits[role].other[at[~first[own]]])
     over = pairs[MODELS].where(first[pairs[MODELS].other])
+    over = measure(over, MODELS, tables, np.bincount(over.own, minlength=1)[over.own] > 1)
     order = np.lexsort((over.other, -over.area, over.own))
     own, at = np.unique(over.own[order], return_index=True)
     most = over.other[order][at]
