@@ -23,6 +23,7 @@ from training_scenes import blobs, plain_mask, to_frame, write_cube
 import lakescale as ls
 from lakescale.models import describe_checkpoint, load_model
 from lakescale.schema import InputError, RunError
+from training.compare import SMALL_M2
 from training.dataset import LakePatches
 from training.learner import LakeLearner
 from training.material import require_apart
@@ -123,6 +124,28 @@ def test_a_killed_training_goes_on_to_the_same_curve_and_weights(trained, images
     pd.testing.assert_frame_equal(figures(recipe.out), figures(trained.checkpoint.parent), check_exact=True)
 
 
+def test_a_running_mean_of_weights_is_kept_and_gone_on_with(trained, images, tmp_path, monkeypatch):
+    """Stopped after the second of three epochs, and gone on with; the steps themselves are those without a mean."""
+    whole = train(small_recipe(images, out=tmp_path / "whole", average=0.7))
+    assert whole.hash != trained.hash
+    assert (
+        figures(tmp_path / "whole")["train_loss"].tolist() == figures(trained.checkpoint.parent)["train_loss"].tolist()
+    )
+    recipe, plain = small_recipe(images, out=tmp_path / "stopped", average=0.7), LakeLearner.on_train_epoch_start
+
+    def stop(self):
+        if self.current_epoch == 2:
+            raise KeyboardInterrupt
+        plain(self)
+
+    monkeypatch.setattr(LakeLearner, "on_train_epoch_start", stop)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(recipe)
+    monkeypatch.undo()
+    assert train(recipe, resume=True).hash == whole.hash
+    pd.testing.assert_frame_equal(figures(recipe.out), figures(tmp_path / "whole"), check_exact=True)
+
+
 def test_another_recipe_is_not_gone_on_with(trained, images):
     run = trained.checkpoint.parent
     other = small_recipe(images, out=run, optimizer={"lr": 0.1}, seed=4)
@@ -184,6 +207,40 @@ def test_four_patches_are_learned_by_heart(images, tmp_path):
         found = learner.logits(pixels, masks)[0] > 0
     lake = masks == 1
     assert 2 * (found & lake).sum() / (found.sum() + lake.sum()) >= 0.98
+
+
+def test_mistakes_of_a_model_are_hard_negatives_of_the_next(images, tmp_path):
+    """A lake that was not drawn is a mistake of whoever finds it."""
+    lakes = read(images / "lakes.gpkg")
+    lakes[lakes["image"] != f"c_{DAY}"].to_file(tmp_path / "fewer.gpkg")
+    model = train(small_recipe(images, out=tmp_path / "first", epochs=12, sampler={"length": 32})).checkpoint
+    data = {"lakes": str(tmp_path / "fewer.gpkg"), "mine": {"model": str(model), "least_share": 0.02}}
+    split = {"validation": ["b_*"]}
+    _, plain = prepare(small_recipe(images, out=tmp_path / "plain", data={"lakes": data["lakes"]}, split=split))
+    _, mined = prepare(small_recipe(images, out=tmp_path / "mined", data=data, split=split))
+    of_c = [sides["train"][sides["train"]["image"] == f"c_{DAY}"] for sides in (plain, mined)]
+    assert of_c[0]["kind"].value_counts().to_dict() == {"negative": 9}
+    assert (of_c[1]["kind"] == "hard").sum() >= 3
+    found = of_c[1][of_c[1]["kind"] == "hard"].set_index(["row", "col"])
+    assert set(found["reason"]) == {"mined"}
+    drawn = prepare(small_recipe(images, out=tmp_path / "drawn"))[1]["validation"].set_index(["row", "col"])["lake_px"]
+    assert (drawn.loc[found.index] > 0).mean() > 0.7
+
+
+def test_images_held_back_are_scored_beside_color_and_index(images, tmp_path):
+    recipe = small_recipe(images, out=tmp_path / "held", epochs=1, split={"validation": ["b_*"], "test": ["c_*"]})
+    train(recipe)
+    table = pd.read_csv(recipe.out / "test.csv").set_index(["min_area_m2", "method"])
+    assert table.index.tolist() == [(area, method) for area in (0, SMALL_M2) for method in ("model", "index", "color")]
+    assert set(table["lakes"]) == {"all lakes"}  # none of them is said to have a lid
+    assert set(table["picture"]) == {"uint8"}
+    lakes = read(images / "lakes.gpkg")
+    lakes = lakes.loc[lakes["image"] == f"c_{DAY}", ["geometry"]].dissolve().explode()
+    scene = ls.open_cube(images / "c.zarr").isel(time=0)
+    for method, mask in (("index", ls.index_mask(scene)), ("color", ls.color_mask(scene))):
+        whole = ls.fill_holes(mask)
+        result = ls.score(ls.polygonize(whole, min_area_m2=SMALL_M2).compute(), lakes, rules="strict")
+        assert table.loc[(SMALL_M2, method), ["tp", "fp", "fn"]].tolist() == [result.tp, result.fp, result.fn]
 
 
 # -- who is on which side
@@ -261,6 +318,7 @@ def test_lakes_without_a_pixel(images, tmp_path):
         ({"network": {"start": "/nowhere.safetensors"}}, "there is no such checkpoint"),
         ({"network": {"frozen": ["neck"]}}, "the network has no part 'neck'"),
         ({"network": {"bands": ["red", "nir", "blue"]}}, "no band .nir."),
+        ({"data": {"mine": {"model": "/nowhere.safetensors"}}}, "there is no such checkpoint"),
         ({"sampler": {"shares": {"positive": 0.5, "hard": 0.5}}}, "no window is hard"),
     ],
 )

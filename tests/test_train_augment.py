@@ -126,7 +126,11 @@ def test_gain_alone_keeps_ratios_of_bands(seed, draw):
 
 
 @pytest.mark.parametrize(
-    "one", [{"tint": 0.1}, {"haze": 0.1}, {"black": 0.1}, {"gamma": (0.7, 0.8)}, {"clip": 0.3}, {"gain": (1.1, 1.2)}]
+    "one",
+    [
+        *({"tint": 0.1}, {"haze": 0.1}, {"black": 0.1}, {"gamma": (0.7, 0.8)}, {"clip": 0.3}, {"gain": (1.1, 1.2)}),
+        *({"veil": 0.5}, {"shade": 0.5}, {"blur": 1.5}, {"noise": 0.05}, {"jpeg": 30}),
+    ],
 )
 def test_every_option_changes_windows_and_none_does_not(one):
     pixels, mask = window(3)

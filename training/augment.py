@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from lakescale.models.normalisation import find_white
 from lakescale.schema import InputError
+from training.blemishes import add_noise, blur, compress, cover, smooth_field
 from training.dataset import NOT_LABELLED
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _LEAST = 0.004
 """What is seen does not become 0, which is not seen; 1 of 255."""
 _HAZE = (0.55, 0.75, 1.0)
 """Haze adds most to what scatters most; of three bands red, green and blue."""
+_BEST_JPEG, _BANDS_OF_JPEG = 95, (2, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +50,23 @@ class Augmentation:
     """Power, between these, of the share that a pixel has of the window's white."""
     clip: float = 1.0
     """Half of the windows are cut off at a share of their white between this and 1, as 8-bit stretches are."""
+    veil: float = 0.0
+    """White mixed into half of the windows, smoothly more or less, at most this share: thin cloud."""
+    shade: float = 0.0
+    """Light taken off half of the windows, smoothly more or less, at most this share: shadows of clouds and slopes."""
+    blur: float = 0.0
+    """Half of the windows are blurred by a Gaussian of at most so many pixels: optics, resampling."""
+    noise: float = 0.0
+    """Noise in half of the windows, of at most this share of their white (standard deviation)."""
+    jpeg: int | None = None
+    """A third of the windows go through a JPEG of a quality between this and 95; of two or three bands only."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in (("zoom", self.zoom), ("gain", self.gain), ("gamma", self.gamma)):
             if not 0 < low <= high:
                 raise InputError(f"{name} runs from low to high above 0, got {(low, high)}", "augment")
+        if self.jpeg is not None and not 1 <= self.jpeg <= _BEST_JPEG:
+            raise InputError(f"jpeg is a quality of 1 to {_BEST_JPEG}, got {self.jpeg}", "augment")
 
     def apply(
         self, pixels: torch.Tensor, mask: torch.Tensor, rng: np.random.Generator
@@ -79,20 +93,39 @@ class Augmentation:
             pixels, mask = (torch.rot90(one, draw.turns, (-2, -1)) for one in (pixels, mask))
         if self.flips and draw.mirrored:
             pixels, mask = (one.flip(-1) for one in (pixels, mask))
-        return self._recolor(pixels, draw).contiguous(), mask.contiguous()
+        if self != Augmentation(flips=self.flips, turns=self.turns, zoom=self.zoom):
+            pixels = self._repaint(pixels, draw, rng)
+        return pixels.contiguous(), mask.contiguous()
 
-    def _recolor(self, pixels: torch.Tensor, draw: _Draw) -> torch.Tensor:
-        if self == Augmentation(flips=self.flips, turns=self.turns, zoom=self.zoom):
-            return pixels
+    def _repaint(self, pixels: torch.Tensor, draw: _Draw, rng: np.random.Generator) -> torch.Tensor:
+        """Change what is seen; the rest stays 0."""
         seen = (pixels != 0).any(dim=0)
         white = find_white(pixels, _WHITE_PERCENTILE)
+        spoilt = _Spoilt.of(rng)
+        shares = pixels / white
+        if self.blur and spoilt.is_blurred:
+            shares = blur(shares, seen, self.blur * spoilt.blur)
+        if self.veil or self.shade:
+            side = shares.shape[-1]
+            veil, shade = (smooth_field(side, rng) for _ in range(2))
+            shares = cover(shares, self.veil * spoilt.veil * veil, self.shade * spoilt.shade * shade)
+        shares = self._recolor(shares, draw)
+        if self.noise and spoilt.is_noisy:
+            shares = add_noise(shares, self.noise * spoilt.noise, rng)
+        if self.jpeg is not None and spoilt.is_jpeg and len(shares) in _BANDS_OF_JPEG:
+            shares = compress(shares, round(_between((self.jpeg, _BEST_JPEG), spoilt.jpeg)))
+        least = _LEAST if self.black or self.noise or self.jpeg is not None else 0
+        return torch.where(seen, shares.clamp(min=least) * white, 0)
+
+    def _recolor(self, shares: torch.Tensor, draw: _Draw) -> torch.Tensor:
+        """Change tones: band by band, each a rising function of what it was."""
         factors = _between(self.gain, draw.gain, is_factor=True) * (1 + self.tint * (2 * draw.tint - 1))
-        haze = self.haze * draw.haze * np.interp(np.linspace(0, 2, len(pixels)), range(3), _HAZE)
-        shares = pixels / white + _per_band(haze) - self.black * draw.black
+        haze = self.haze * draw.haze * np.interp(np.linspace(0, 2, len(shares)), range(3), _HAZE)
+        shares = shares + _per_band(haze) - self.black * draw.black
         shares = shares.clamp(min=_LEAST if self.black else 0) ** _between(self.gamma, draw.gamma, is_factor=True)
         if draw.is_clipped and self.clip < 1:
             shares = shares.clamp(max=_between((self.clip, 1.0), draw.clip))
-        return torch.where(seen, shares * white * _per_band(factors), 0)
+        return shares * _per_band(factors)
 
 
 @dataclass(frozen=True)
@@ -117,6 +150,36 @@ class _Draw:
         names = ("zoom", "gain", "haze", "black", "gamma", "clip")
         shares = dict(zip(names, rng.random(len(names)).tolist(), strict=True))
         return cls(bool(coin), turns, bool(is_clipped), shift=rng.random(2), tint=rng.random(bands), **shares)
+
+
+@dataclass(frozen=True)
+class _Spoilt:
+    """All that is drawn of a window's blemishes, fields and noise apart; drawn after `_Draw`."""
+
+    is_blurred: bool
+    is_noisy: bool
+    is_jpeg: bool
+    blur: float
+    noise: float
+    jpeg: float
+    veil: float
+    """0 in half of the windows; so the next."""
+    shade: float
+
+    @classmethod
+    def of(cls, rng: np.random.Generator) -> _Spoilt:
+        coins, shares = rng.random(5), rng.random(5).tolist()
+        is_covered = coins[3:] < 0.5  # noqa: PLR2004  (half of the windows)
+        return cls(
+            bool(coins[0] < 0.5),  # noqa: PLR2004
+            bool(coins[1] < 0.5),  # noqa: PLR2004
+            bool(coins[2] < 1 / 3),
+            blur=shares[0],
+            noise=shares[1],
+            jpeg=shares[2],
+            veil=shares[3] * float(is_covered[0]),
+            shade=shares[4] * float(is_covered[1]),
+        )
 
 
 def _between(ends: tuple[float, float], share: float, *, is_factor: bool = False) -> float:

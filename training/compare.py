@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MODEL, ALL, LIDS = "model", "all lakes", "lakes with lids"
 _MARGIN_M = 50.0
 """Round lakes that are left out; what is found there is left out, too."""
+SMALL_M2 = 2000.0
+"""The smallest ponds that are drawn on real scenes; all lakes are scored from this size, too."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ def compare(recipe: TrainRecipe, material: Material, sides: dict[str, pd.DataFra
     -------
     pandas.DataFrame
         Rows by ``group`` (of synthetic images; ``drawn`` for the others), ``lakes`` (``all lakes``, ``lakes with
-        lids``) and ``method`` (``model``, ``color`` where there is 8-bit RGB, ``index``), with ``picture`` (``uint8``,
-        ``float32``), ``images`` and the figures of `training.judging.score_masks`. Masks have their holes filled.
+        lids``), ``min_area_m2`` (the recipe's; of all lakes also `SMALL_M2`) and ``method`` (``model``, ``color`` where
+        there is 8-bit RGB, ``index``), with ``picture`` (``uint8``, ``float32``), ``images`` and the figures of
+        `training.judging.score_masks`. Masks have their holes filled.
 
     Raises
     ------
@@ -70,13 +73,17 @@ def compare(recipe: TrainRecipe, material: Material, sides: dict[str, pd.DataFra
         raise InputError("the recipe holds no images back", "split.test", "name some")
     groups = sorted((one.name for one in recipe.data.synthetic), key=len, reverse=True)
     answers = [_answer(image, checkpoint, groups) for image in material.images if image.name in names]
-    table = []
-    for lakes, drawn in ((ALL, material.annotations), (LIDS, _only_lids(material.annotations))):
+    least, table = recipe.threshold.min_area_m2, []
+    asked = [(ALL, material.annotations, least), (ALL, material.annotations, SMALL_M2)]
+    if any(_is_lidded(material.annotations.lakes[one.image.name]).any() for one in answers):
+        asked.append((LIDS, _only_lids(material.annotations), least))
+    for lakes, drawn, area in asked:
         judged = {one.image.name: Judged.of(one.image, drawn, rows) for one in answers}
         for key, some in _by_group(answers):
+            told = {"group": key[0], "lakes": lakes, "min_area_m2": area, "picture": key[1]}
             table += [
-                {"group": key[0], "lakes": lakes, "picture": key[1], "method": method, "images": len(some)} | figures
-                for method, figures in _score(some, judged, recipe.threshold.min_area_m2)
+                told | {"method": method, "images": len(some)} | figures
+                for method, figures in _score(some, judged, area)
             ]
     return pd.DataFrame(table)
 
@@ -112,7 +119,7 @@ def _only_lids(annotations: Annotations) -> Annotations:
     """Take lakes with lids alone; the others, and a margin round them, are ignored."""
     lakes, ignore = dict(annotations.lakes), dict(annotations.ignore or {})
     for name, frame in lakes.items():
-        lid = (frame["kind"] == "lid") | (frame.get("state", "") == "partly lidded")
+        lid = _is_lidded(frame)
         others = frame.loc[~lid, ["geometry"]]
         others = others.assign(geometry=others.buffer(_MARGIN_M).difference(frame[lid].union_all()))
         others = others[~others.is_empty]
@@ -121,3 +128,9 @@ def _only_lids(annotations: Annotations) -> Annotations:
         if parts:
             ignore[name] = gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=frame.crs)
     return Annotations(lakes, ignore)
+
+
+def _is_lidded(frame: gpd.GeoDataFrame) -> pd.Series[bool]:
+    """Tell lakes with ice on part of them, as far as the frame says so."""
+    kind, state = (frame.get(name, pd.Series("", frame.index)) for name in ("kind", "state"))
+    return (kind == "lid") | (state == "partly lidded")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import geopandas as gpd
 import pandas as pd
 
+from lakescale.evidence.model import lake_probability
+from lakescale.models import describe_checkpoint
 from lakescale.schema import IMAGE, REGION_NUM, InputError
 from training.annotations import Annotations
 from training.folds import FOLD, assign_folds, require_disjoint, split_fold
@@ -20,13 +22,14 @@ from training.images import Image, list_images
 from training.kinds import LEFT_OUT, POSITIVE, SampleRules
 from training.labels import read_annotations
 from training.made_up import list_made_up, split_labels
+from training.mining import mine_hard_negatives
 from training.samples import find_samples
 from training.train_recipe import DRAWN
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from training.train_recipe import DataRecipe, SplitRecipe
+    from training.train_recipe import DataRecipe, MineRecipe, SplitRecipe
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _TILE = re.compile(r"(?:^|_T?)(\d{2}[C-X][A-Z]{2})(?=_)")
@@ -43,10 +46,29 @@ class Material:
     """By the image's name, the ground that it shows."""
 
     def find_samples(self, recipe: DataRecipe, folder: Path, client: Client | None = None) -> pd.DataFrame:
-        """Find the windows, see `training.samples.find_samples`."""
+        """Find the windows, see `training.samples.find_samples`; mine them where the recipe says so."""
         rules = SampleRules(**recipe.samples.model_dump())
         hard = None if recipe.hard is None else _read_table(recipe.hard)
-        return find_samples(self.images, self.annotations, folder, rules=rules, hard=hard, client=client)
+        index = find_samples(self.images, self.annotations, folder, rules=rules, hard=hard, client=client)
+        return index if recipe.mine is None else self._mine(index, recipe.mine, client)
+
+    def _mine(self, index: pd.DataFrame, asked: MineRecipe, client: Client | None) -> pd.DataFrame:
+        checkpoint = Path(os.path.expandvars(asked.model))
+        spec = describe_checkpoint(checkpoint).spec
+        stride = max(1, spec.window // 2)
+        probability = {
+            image.name: lake_probability(image.open(), checkpoint, window=spec.window, stride=stride)
+            for image in self.images
+        }
+        mined = mine_hard_negatives(
+            index,
+            probability,
+            self.annotations,
+            threshold=spec.threshold,
+            least_share=asked.least_share,
+            client=client,
+        )
+        return mined[index.columns.tolist()]
 
 
 def gather(recipe: DataRecipe, folder: Path, client: Client | None = None) -> Material:

@@ -14,7 +14,7 @@ import torch
 import yaml
 from lightning import Trainer
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lakescale.models.network import save_checkpoint
@@ -151,9 +151,10 @@ def _keepers(recipe: TrainRecipe) -> list[Any]:
         enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
+    mean = [] if recipe.average is None else [EMAWeightAveraging(decay=recipe.average)]
     if recipe.patience is None:
-        return [keep]
-    return [keep, EarlyStopping(IOU, mode="max", patience=recipe.patience, check_on_train_epoch_end=True)]
+        return [*mean, keep]
+    return [*mean, keep, EarlyStopping(IOU, mode="max", patience=recipe.patience, check_on_train_epoch_end=True)]
 
 
 # -- after the epochs

@@ -75,6 +75,14 @@ class SamplesRecipe(_Strict):
     thin: float | None = 2.0
 
 
+class MineRecipe(_Strict):
+    """Negatives that a trained model takes for lakes are hard, see `training.mining.mine_hard_negatives`."""
+
+    model: str
+    """Checkpoint; is used with its own window and threshold."""
+    least_share: Annotated[float, Field(ge=0, lt=1)] = 0.01
+
+
 class DataRecipe(_Strict):
     """Images and what was drawn of them."""
 
@@ -88,6 +96,8 @@ class DataRecipe(_Strict):
     """Vector file of regions with a column ``region_num``."""
     hard: str | None = None
     """CSV or Parquet file of hard negatives: columns ``image``, ``row``, ``col``."""
+    mine: MineRecipe | None = None
+    """Where given, windows in which a model is wrong are hard negatives, too."""
     synthetic: tuple[SyntheticRecipe, ...] = ()
     samples: SamplesRecipe = SamplesRecipe()
 
@@ -140,6 +150,11 @@ class AugmentRecipe(_Strict):
     black: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gamma: tuple[Weight, Weight] = (1.0, 1.0)
     clip: Share = 1.0
+    veil: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shade: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    blur: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    jpeg: Annotated[int, Field(ge=1, le=95)] | None = None
 
     def make(self) -> Augmentation:
         """Make the augmentation."""
@@ -210,6 +225,8 @@ class TrainRecipe(_Strict):
     optimizer: OptimizerRecipe
     batch: Annotated[int, Field(ge=1)] = 8
     epochs: Annotated[int, Field(ge=1)]
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a running mean of the weights, by steps; the mean is what is judged and kept. None keeps the last."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better IoU on the validation side after which the training stops."""
     threshold: ThresholdRecipe = ThresholdRecipe()
