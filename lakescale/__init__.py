@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evidence.cloud": ["assess_cloud"],
         "evidence.color": ["color_mask", "index_mask", "water_index"],
         "evidence.ice": ["ice_mask"],
+        "evidence.lids": ["assess_lids"],
         "evidence.model": ["count_windows", "lake_probability"],
         "evidence.model_source": ["ModelSource", "checkpoint_source", "drop_models"],
         "evidence.sink_regions": ["sink_regions"],

@@ -9,6 +9,7 @@ import dask
 import dask.array as da
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 import shapely
 import xarray as xr
@@ -26,7 +27,9 @@ _LONGEST_EDGE = {True: 2_000.0, False: 0.02}
 _POINTWISE_PX = 64
 
 
-def read_areas(source: str | Path, grid: Grid, *, what: str, may_miss: bool = False) -> gpd.GeoDataFrame:
+def read_areas(
+    source: str | Path, grid: Grid, *, what: str, may_miss: bool = False, column: str | None = None
+) -> gpd.GeoDataFrame:
     """Read polygons from a vector file and bring them to a grid's CRS, cut to the grid's bounds.
 
     Parameters
@@ -39,16 +42,20 @@ def read_areas(source: str | Path, grid: Grid, *, what: str, may_miss: bool = Fa
         What the polygons are, for messages: "ice outline", ...
     may_miss
         Whether polygons that all lie elsewhere are an empty frame instead of an error.
+    column
+        A column to keep, such as names; None for none, empty for the first one of text.
 
     Returns
     -------
     geopandas.GeoDataFrame
-        Polygons in the grid's CRS, one column ``geometry``; edges longer than 2 km are cut before they are transformed.
+        Polygons in the grid's CRS, ``geometry`` and the column asked for; edges longer than 2 km are cut before they
+        are transformed.
 
     Raises
     ------
     InputError
-        When the file is missing or unreadable, has no CRS or no polygons, holds invalid ones, or misses the grid.
+        When the file is missing or unreadable, has no CRS, no polygons or no such column, holds invalid ones, or misses
+        the grid.
     """
     frame = _read(source, what)
     _refuse_unusable(frame, str(source), what)
@@ -56,8 +63,8 @@ def read_areas(source: str | Path, grid: Grid, *, what: str, may_miss: bool = Fa
     fine = shapely.segmentize(near, _LONGEST_EDGE[frame.crs.is_projected])
     moved = shapely.make_valid(gpd.GeoSeries(fine, crs=frame.crs).to_crs(grid.crs).values)
     inside = shapely.intersection(moved, shapely.box(*grid.bounds_xyxy))
-    inside = inside[shapely.area(inside) > 0]
-    if not len(inside) and not may_miss:
+    there_is = shapely.area(inside) > 0
+    if not there_is.any() and not may_miss:
         there, here = (
             ", ".join(f"{v:.6g}" for v in bounds)
             for bounds in (
@@ -70,7 +77,8 @@ def read_areas(source: str | Path, grid: Grid, *, what: str, may_miss: bool = Fa
             str(source),
             "check both CRSs, or give the polygons of this scene",
         )
-    return gpd.GeoDataFrame(geometry=inside, crs=grid.crs)
+    kept = {} if column is None else _keep_column(frame, column, f"{source} ({what})")
+    return gpd.GeoDataFrame(kept, geometry=inside, crs=grid.crs)[there_is].reset_index(drop=True)
 
 
 def area_mask(areas: gpd.GeoDataFrame, grid: Grid, *, chunks: Chunks, name: str) -> xr.DataArray:
@@ -116,8 +124,17 @@ def _near(frame: gpd.GeoDataFrame, grid: Grid) -> NDArray[Any]:
     if not np.isfinite(shapely.get_coordinates(there)).all():
         return frame.geometry.values
     hull = shapely.convex_hull(there)
-    near = shapely.intersection(frame.geometry.values, shapely.buffer(hull, 0.05 * np.sqrt(hull.area)))
-    return near[shapely.area(near) > 0]
+    return shapely.intersection(frame.geometry.values, shapely.buffer(hull, 0.05 * np.sqrt(hull.area)))
+
+
+def _keep_column(frame: gpd.GeoDataFrame, column: str, item: str) -> dict[str, Any]:
+    there = [str(name) for name in frame.columns if name != frame.active_geometry_name]
+    texts = [name for name in there if pd.api.types.is_string_dtype(frame[name])]
+    if (column and column not in there) or not (column or texts):
+        what = f"no column {column!r}" if column else "no column of text"
+        raise InputError(f"{what}, only {', '.join(there) or 'none'}", item, "name one of them")
+    name = column or texts[0]
+    return {name: frame[name].to_numpy()}
 
 
 def _read(source: str | Path, what: str) -> gpd.GeoDataFrame:

@@ -29,8 +29,10 @@ DATES, QUARANTINE = "dates", "quarantine.json"
 _PARTIAL = ".partial"
 NOT_SEEN_FILE = "not_seen.parquet"
 """What a date of a season did not see, polygons."""
+OF_SEASON = ("depths.parquet", "covers.parquet")
+"""What a season adds to the run of a date: what its lakes hold, and what the ground of lakes shows."""
 _PRODUCTS = (
-    REPORT_FILE, NOT_SEEN_FILE, LAKES_FILE, CANDIDATES_FILE, "candidates_index.parquet", "lakes.gpkg",
+    REPORT_FILE, NOT_SEEN_FILE, *OF_SEASON, LAKES_FILE, CANDIDATES_FILE, "candidates_index.parquet", "lakes.gpkg",
     "lake_polygons_test.gpkg", "quicklook.png", OVERVIEW_FILE,
 )  # fmt: skip
 _FINISHED, _FAILED = "finished", "failed"

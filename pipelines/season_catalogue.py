@@ -1,4 +1,4 @@
-"""What a season hands out: lakes with their volumes, and the catalogue with where it comes from."""
+"""What a season hands out: the catalogue, with where it comes from."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 import geopandas as gpd
 import shapely
 
-from lakescale.cluster import compute
-from lakescale.evidence.volumes import lake_volumes
 from lakescale.polygons import areas_m2
 from pipelines.catalogue import PROVENANCE, Images, Provenance, write_catalogue
 from pipelines.season_dates import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from distributed import Client
 
     from lakescale.series import Tracks
     from pipelines.season_dates import MappedDate
@@ -27,15 +23,6 @@ PRODUCTS = "catalogue"
 """Folder of the products within that of the season."""
 _CLOUD = "cloud: "
 """Begins the note on the rule, as `lakescale.assess_cloud` gives it."""
-
-
-def measure_volumes(lakes: Mapping[str, gpd.GeoDataFrame], ground: Ground, client: Client) -> dict[str, Any]:
-    """Add to the lakes of each date what they hold by the DEM; as they are where there is none."""
-    dem = ground.sources.elevation
-    if dem is None or not lakes:
-        return dict(lakes)
-    asked = [lake_volumes(frame, dem, sinks=ground.sources.sink_depth) for frame in lakes.values()]
-    return dict(zip(lakes, compute(*asked, client=client, description="volumes"), strict=True))
 
 
 def write_products(
@@ -65,10 +52,18 @@ def write_products(
     models = [f"model {model.name}: {model.source}, hash {model.hash}" for model in recipe.models]
     beside = [f"{what}: {source}" for what, source in _inputs(ground)]
     provenance = Provenance(
-        recipe_hash=token, images=images, inputs=(*beside, *models), region_m2=_area_m2(looked_at)
-    )  # fmt: skip
+        recipe_hash=token,
+        images=images,
+        inputs=(*beside, *models),
+        region_m2=_area_m2(looked_at),
+        credits=recipe.credits,
+        creator=recipe.creator,
+        license=recipe.license,
+    )
     title = recipe.title or f"Lakes of {recipe.out.resolve().name}, {dates[0].day} to {dates[-1].day}"
-    write_catalogue(tracks, folder.path / PRODUCTS, grid=ground.grid, title=title, provenance=provenance)
+    error_m = recipe.position_error_m or ground.grid.pixel_size_m
+    options: dict[str, Any] = {"grid": ground.grid, "title": title, "position_error_m": error_m}
+    write_catalogue(tracks, folder.path / PRODUCTS, provenance=provenance, **options)
 
 
 def has_products(folder: SeasonFolder) -> bool:
@@ -111,5 +106,6 @@ def _inputs(ground: Ground) -> list[tuple[str, str]]:
     recipe = ground.recipe
     named = [("DEM", source) for source in (recipe.dem.source if recipe.dem else ())]
     named += [("ice", recipe.ice.source)] if recipe.ice else []
-    areas = (("area of interest", recipe.aoi), ("excluded", recipe.exclude))
-    return named + [(what, str(source)) for what, source in areas if source]
+    areas = {"area of interest": recipe.aoi, "excluded": recipe.exclude}
+    areas |= {"drainage basins": recipe.ice_sheet.basins, "grounded ice": recipe.ice_sheet.grounded}
+    return named + [(what, str(source)) for what, source in areas.items() if source]

@@ -18,9 +18,11 @@ from lakescale.schema import InputError, LakescaleError, RunError
 from lakescale.store import open_store
 from pipelines.map_lakes import Prepared, map_lakes
 from pipelines.run_folder import DATES, EVIDENCE, MANIFEST, NOT_SEEN_FILE, RunFolder, partial_name
+from pipelines.season_depths import DEPTHS, depths_token, write_depths
 from pipelines.season_folder import SINKS
 from pipelines.season_ground import STORED, Ground, write_sinks
 from pipelines.season_scenes import mosaic, place_one
+from pipelines.season_tables import is_told, read_table
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -49,6 +51,8 @@ class MappedDate:
     fingerprint: str
     is_kept: bool
     """Whether it was finished before this run."""
+    scenes: tuple[SeasonScene, ...]
+    """Those that were used."""
     chunks_written: int = 0
     """Of evidence, by this run."""
     bytes_written: int = 0
@@ -115,7 +119,7 @@ class DateMapper:
         day, fingerprint = scenes[0].day, self.ground.fingerprint(scenes)
         out = self.folder.path / DATES / day
         if is_finished(out, fingerprint):
-            return self._readmit(scenes, MappedDate(day, out, fingerprint, is_kept=True))
+            return self._readmit(MappedDate(day, out, fingerprint, is_kept=True, scenes=tuple(scenes)))
         start = time.perf_counter()
         recipe = self.ground.recipe.of_date([file for scene in scenes for file in scene.files], out)
         facts = {FACTS: {"fingerprint": fingerprint, "scenes": [scene.name for scene in scenes]}}
@@ -125,10 +129,16 @@ class DateMapper:
         written, seconds = read_manifest(out)["evidence"]["chunks_written"], time.perf_counter() - start
         _LOG.info("%s: %d lakes, %d chunks of evidence written, %.1f s", day, len(result.lakes), written, seconds)
         sizes = written, bytes_of(out / EVIDENCE, written), seconds
-        return self._readmit(scenes, MappedDate(day, out, fingerprint, False, *sizes))
+        return self._readmit(MappedDate(day, out, fingerprint, False, tuple(scenes), *sizes))
 
-    def _readmit(self, scenes: list[SeasonScene], mapped: MappedDate) -> MappedDate:
-        for scene in scenes:
+    def _readmit(self, mapped: MappedDate) -> MappedDate:
+        """Measure what the lakes of a date hold, unless that is done, and have its scenes count as good."""
+        token = depths_token(self.ground.recipe, mapped.fingerprint)
+        if not is_told(mapped.folder / DEPTHS, token):
+            sources = prepare_date(self.ground, list(mapped.scenes)).sources
+            lakes = read_table(mapped.folder / LAKES)
+            write_depths(mapped.folder / DEPTHS, lakes, sources, self.ground.recipe, token, self.client)
+        for scene in mapped.scenes:
             self.folder.readmit(scene)
         return mapped
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import pandas as pd
 
 from lakescale import __version__
-from lakescale.schema import InputError
+from lakescale.schema import LAKE_ID, InputError
 from lakescale.series import track
 from pipelines.run_folder import NOT_SEEN_FILE, publish
-from pipelines.season_catalogue import find_region, has_products, measure_volumes, write_products
+from pipelines.season_catalogue import find_region, has_products, write_products
+from pipelines.season_covers import find_covers
 from pipelines.season_dates import LAKES
+from pipelines.season_depths import DEPTHS
 from pipelines.season_folder import CATALOGUE
-from pipelines.season_ground import digest
+from pipelines.season_ground import OF_THE_CATALOGUE, digest, state_of
+from pipelines.season_places import open_ice_sheet, place_lakes
+from pipelines.season_tables import NOTES, read_table, read_told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,10 +27,11 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-    from lakescale.series import TrackRules, Tracks
+    from lakescale.series import Tracks
     from pipelines.season_dates import MappedDate
     from pipelines.season_folder import SeasonFolder
     from pipelines.season_ground import Ground
+    from pipelines.season_recipe import SeasonRecipe
 
 TABLES = {
     LAKES: "lakes", "tracks.parquet": "states", "events.parquet": "events", "links.parquet": "links",
@@ -38,8 +43,9 @@ TABLES = {
 def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDate], client: Client) -> dict[str, Any]:
     """Track the lakes of all dates and write the catalogue, unless it is there and of the same.
 
-    Here all outputs of a season join: each takes the tracks and writes to the folder before `CATALOGUE`, which says
-    that all is whole.
+    Lakes are tracked twice: first by themselves, which tells the ground of each track; then with the ice and snow that
+    this ground shows. Here all outputs of a season join: each takes the tracks and writes to the folder before
+    `CATALOGUE`, which says that all is whole.
 
     Parameters
     ----------
@@ -50,7 +56,7 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
     dates
         All that were mapped, at least one, in the order of time.
     client
-        Of the cluster on which volumes are computed.
+        Of the cluster on which lids are looked for.
 
     Returns
     -------
@@ -65,16 +71,22 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
     RunError
         When it cannot be written.
     """
-    rules = ground.recipe.track_rules
-    token = digest([__version__, [(one.day, one.fingerprint) for one in dates], asdict(rules), ground.recipe.title])
+    recipe = ground.recipe
+    rules = recipe.track_rules
+    token = digest([__version__, [(one.day, one.fingerprint) for one in dates], asdict(rules), _of_catalogue(recipe)])
     told = folder.read_json(CATALOGUE)
     is_there = has_products(folder) and all((folder.path / name).exists() for name in TABLES)
     if told.get("fingerprint") == token and is_there:
         return told | {"is_kept": True}
     (folder.path / CATALOGUE).unlink(missing_ok=True)
-    lakes = measure_volumes({one.day: read_table(one.folder / LAKES) for one in dates}, ground, client)
     not_seen = {one.day: read_table(one.folder / NOT_SEEN_FILE).geometry for one in dates}
-    tracks = track_dates(lakes, not_seen, ground, rules)
+    lakes, notes = gather_lakes(dates, ground)
+    tracks = track_dates(lakes, not_seen, ground)
+    if recipe.lids:
+        covers = find_covers(dates, lakes, tracks.basins, ground, client)
+        tracks = track_dates(covers.lakes, not_seen, ground, lids=covers.lids, snow=covers.snow)
+        notes += covers.notes
+    tracks = replace(tracks, notes=(*tracks.notes, *notes))
     write_tables(tracks, folder.path)
     write_products(tracks, folder, ground, dates, not_seen, token)
     facts = {
@@ -89,33 +101,35 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
     return facts | {"is_kept": False}
 
 
+def gather_lakes(dates: Sequence[MappedDate], ground: Ground) -> tuple[dict[str, gpd.GeoDataFrame], list[str]]:
+    """Put the lakes of each date together with what they hold and where they lie, and say what was not told of them."""
+    ice_sheet, lakes, notes = open_ice_sheet(ground.recipe, ground.grid), {}, []
+    for date in dates:
+        bare, depths = read_table(date.folder / LAKES), read_told(date.folder / DEPTHS)
+        held = bare.merge(depths, on=LAKE_ID, how="left", validate="one_to_one")
+        lakes[date.day] = place_lakes(gpd.GeoDataFrame(held, geometry="geometry", crs=bare.crs), ice_sheet)
+        notes += [f"{date.day}: {note}" for note in depths.attrs[NOTES]]
+    return lakes, notes
+
+
+def _of_catalogue(recipe: SeasonRecipe) -> Any:
+    """List the options on which the catalogue alone depends, and the files that they name."""
+    asked = recipe.ice_sheet
+    files = [state_of(source) for source in (asked.basins, asked.grounded) if source]
+    return [recipe.model_dump(mode="json", include=set(OF_THE_CATALOGUE)), files]
+
+
 def track_dates(
-    lakes: Mapping[str, gpd.GeoDataFrame], not_seen: Mapping[str, gpd.GeoSeries], ground: Ground, rules: TrackRules
+    lakes: Mapping[str, gpd.GeoDataFrame], not_seen: Mapping[str, gpd.GeoSeries], ground: Ground, **covers: Any
 ) -> Tracks:
     """Track the lakes of all dates; what none of them looks at counts as not seen."""
+    rules = ground.recipe.track_rules
     beyond = find_beyond(ground, rules.rim_m)
     hidden = {
         day: gpd.GeoSeries(pd.concat([one, beyond.set_crs(one.crs, allow_override=True)]))
         for day, one in not_seen.items()
     }
-    return track(lakes, not_seen=hidden, rules=rules)
-
-
-def read_table(path: Path) -> gpd.GeoDataFrame:
-    """Read a table of a date.
-
-    Raises
-    ------
-    InputError
-        When it is damaged.
-    """
-    problem = ""
-    try:
-        return gpd.read_parquet(path)
-    except Exception as error:  # noqa: BLE001  (Arrow and GEOS have their own for what is damaged)
-        problem = str(error).splitlines()[0]
-    mend = f"delete {path.parent} and run the season again: it maps this date anew"
-    raise InputError(f"a table of a date is damaged: {problem}", str(path), mend)
+    return track(lakes, not_seen=hidden, rules=rules, **covers)
 
 
 def find_beyond(ground: Ground, rim_m: float) -> gpd.GeoSeries:

@@ -34,6 +34,11 @@ _LOG = logging.getLogger(f"lakescale.{__name__}")
 STORED = frozenset({SINK_DEPTH, SINK})
 """Layers of evidence that dates do not write: depths are read from the season's store, sinks follow from them."""
 _REQUEST = "request"
+OF_THE_CATALOGUE = (
+    "title", "creator", "license", "credits", "position_error_m", "volume", "depth", "lids", "ice_sheet",
+)  # fmt: skip
+"""Entries of a recipe on which the lakes of a date do not depend."""
+_ELSEWHERE = ("track", "retries", "dates", *OF_THE_CATALOGUE)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,8 @@ def lay_ground(recipe: SeasonRecipe, grid: Grid) -> Ground:
     if recipe.dem is not None:
         add_terrain(sources, recipe.dem)
     depth = None if sources.sink_depth is None else _request(sources.sink_depth)
-    areas = [_state(source) for source in (recipe.aoi, recipe.exclude, recipe.ice and recipe.ice.source) if source]
-    about = {name: value for name, value in recipe.answer.items() if name not in ("track", "retries", "dates", "title")}
+    areas = [state_of(source) for source in (recipe.aoi, recipe.exclude, recipe.ice and recipe.ice.source) if source]
+    about = {name: value for name, value in recipe.answer.items() if name not in _ELSEWHERE}
     about["scene"] = {name: value for name, value in about["scene"].items() if name != "source"}
     where = [list(grid.shape), list(grid.transform)[:6], grid.crs.to_wkt()]
     return Ground(recipe, sources, digest([__version__, about, areas, depth, where]))
@@ -158,6 +163,7 @@ def _clear(store: Path, request: str) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _state(source: str) -> list[Any]:
+def state_of(source: str) -> list[Any]:
+    """Tell a file from what it was before: name, size, time of change; the name alone of a URL."""
     path = Path(source)
     return [source, path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [source]

@@ -13,6 +13,7 @@ from lakescale.scene.names import parse_day
 from lakescale.schema import InputError
 from lakescale.series import TrackRules
 from pipelines.recipe import OPTIONS, MapRecipe, SceneRecipe, in_our_words
+from pipelines.season_sections import DepthRecipe, IceSheetRecipe, VolumeRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,10 @@ def _as_scenes(value: Any) -> Any:
     if isinstance(value, str | Path):
         return {"source": [str(value)]}
     return {"source": value} if isinstance(value, list) else value
+
+
+def _as_none(value: Any) -> Any:
+    return None if value == "none" else value
 
 
 def _as_text(value: Any) -> Any:
@@ -48,9 +53,22 @@ class SeasonRecipe(MapRecipe):
     """Dates by file name, of scenes whose names tell none or a wrong one."""
     title: str = ""
     """Of the catalogue; by default the folder's name and the dates."""
+    creator: str = ""
+    license: str = "other"
+    """Of the catalogue: SPDX identifier, or ``other``."""
+    credits: tuple[str, ...] = ()
+    """Beside those that follow from sensors and DEM."""
+    position_error_m: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of the position of outlines, by which areas get theirs; by default a pixel of the grid."""
     track: dict[str, Any] = Field(default={})
     """Changes to the rules of tracking, by the names of `lakescale.TrackRules`; ``preset``: ``greenland`` (the default)
     or ``antarctica``."""
+    volume: VolumeRecipe = VolumeRecipe()
+    depth: Annotated[DepthRecipe | None, BeforeValidator(_as_none)] = DepthRecipe()
+    """Depths from reflectance, where it is at hand; None for none."""
+    lids: bool = True
+    """Whether ice and snow on lakes are told by how the ground looks, see `lakescale.assess_lids`."""
+    ice_sheet: IceSheetRecipe = IceSheetRecipe()
     retries: Annotated[int, Field(ge=0)] = 1
     """How often a scene is tried again after a fault that may pass: a worker that died, a server that did not
     answer."""
@@ -65,13 +83,18 @@ class SeasonRecipe(MapRecipe):
 
     @property
     def track_rules(self) -> TrackRules:
-        """The preset with its changes; the least area is that of the polygon rules unless it is named."""
+        """The preset with its changes.
+
+        Unless they are named, the least area is that of the polygon rules, and lids are not trusted to be complete:
+        grey ice without a gap looks like a drained floor.
+        """
         changes = {name: tuple(value) if isinstance(value, list) else value for name, value in self.track.items()}
         preset = str(changes.pop(_PRESET, "greenland"))
         if unknown := set(changes) - set(TrackRules.__dataclass_fields__):
             known = ", ".join([_PRESET, *TrackRules.__dataclass_fields__])
             raise InputError(f"no rule of tracking {min(unknown)!r}", "recipe: track", f"the rules are {known}")
-        return TrackRules.preset(preset, **{"min_area_m2": self.polygon_rules.min_area_m2, **changes})
+        own = {"min_area_m2": self.polygon_rules.min_area_m2, "trust_lids": False}
+        return TrackRules.preset(preset, **{**own, **changes})
 
     def date_of(self, name: str) -> str | None:
         """Tell the date that the recipe gives a file; None where it gives none."""

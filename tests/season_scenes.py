@@ -23,8 +23,9 @@ WATER = {DATES[0]: (A, B, C), DATES[1]: (A, B), DATES[2]: (B, C)}
 
 
 def rgb(lakes, size=SIZE):
-    """Ice with lakes, and a border without data."""
-    picture = np.full((3, size, size), 220, np.uint8)
+    """Ice with lakes, and a border without data; ice that is as even as snow may hide water."""
+    bright = np.random.default_rng(0).integers(195, 236, (size, size), dtype=np.uint8)
+    picture = np.repeat(bright[None], 3, axis=0)
     for rows, cols in lakes:
         picture[:, rows, cols] = np.array([20, 100, 200], np.uint8)[:, None, None]
     picture[:, :, size - 10 :] = 0

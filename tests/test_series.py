@@ -224,7 +224,7 @@ def test_dry_or_lidded_is_not_told_apart_late_in_the_season_unless_lids_were_ass
     assert states_of(track(lakes)) == ["water", "empty", "dry or lidded"]
     lakes.pop("2019-08-14")
     assert fate_of(track(lakes)) == ("unknown", "NaT", "NaT")
-    reason = "water when last seen, 2019-08-12; later no water was seen, but lids were not assessed"
+    reason = "water when last seen, 2019-08-12; later no water was seen, but a lid may hide it"
     assert track(lakes).summary.reason[0] == reason
     assert fate_of(track(lakes, lids=dict.fromkeys(lakes, polygons())))[0] == "drained rapidly"
     assert fate_of(track(lakes, rules=ALL_RULES))[0] == "drained rapidly"

@@ -65,10 +65,10 @@ class VolumeRules:
         return "unknown" if self.days is None else "/".join(dict.fromkeys(map(str, self.days)))
 
 
-def read_days(dem_date: Any, dem: xr.DataArray) -> tuple[np.datetime64, np.datetime64] | None:
+def read_days(dem_date: Any, dem: xr.DataArray | None = None) -> tuple[np.datetime64, np.datetime64] | None:
     """Read the first and last day of a DEM: as passed, else from its attributes where they hold for all of it."""
     told = dem_date
-    if told is None and "date_start" in dem.attrs and "date" not in dem.attrs:
+    if told is None and dem is not None and "date_start" in dem.attrs and "date" not in dem.attrs:
         told = dem.attrs["date_start"], dem.attrs.get("date_end", dem.attrs["date_start"])
     if told is None:
         return None

@@ -117,7 +117,7 @@ class _Known(NamedTuple):
 def _say(fate: str, known: _Known, after: str, before: str, lost: float, days: float) -> str:
     """Give the reason for a fate."""
     gone = f"lost {lost:.0%} at least between {after} and {before}"
-    untold = "; later no water was seen, but lids were not assessed" if known.untold else ""
+    untold = "; later no water was seen, but a lid may hide it" if known.untold else ""
     return {
         MERGED: f"its water was part of track {known.cover} when last seen",
         DRAINED_RAPIDLY: f"{gone}, within {days:g} days",

@@ -16,7 +16,8 @@ LID_SHARE = "lid_share"
 
 WATER, LIDDED, SNOW, EMPTY = "water", "lidded", "snow", "empty"
 PARTLY_SEEN, NOT_SEEN, NOT_TOLD = "partly seen", "not seen", "dry or lidded"
-"""Values of ``state``; ``dry or lidded``: no water was seen, late in the season, and lids were not assessed."""
+"""Values of ``state``; ``dry or lidded``: no water was seen, and a lid may hide it: late in the season where lids were
+not assessed, or after ice came over its open water."""
 
 FILLED, DRAINED, REFILLED, FROZEN_OVER, SNOWED_OVER = "filled", "drained", "refilled", "frozen over", "snowed over"
 """Values of ``event``."""
@@ -70,6 +71,9 @@ class TrackRules:
     frost_from: tuple[int, int] | None = (8, 15)
     """Month and day from which a basin without water may hold a lid: unless lids were assessed on that date, it is not
     taken for empty. None: never."""
+    trust_lids: bool = True
+    """Whether evidence of lids, where there is any, is complete. False: from ``frost_from`` on, and once ice or snow
+    came over open water, ground that holds neither water nor a lid is not taken for empty."""
     season_from: tuple[int, int] = (1, 1)
     """Month and day on which a season begins; a season is named by the year in which it ends."""
 

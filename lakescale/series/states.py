@@ -27,6 +27,8 @@ from lakescale.series.rules import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from lakescale.series.reading import Day
@@ -67,6 +69,31 @@ def judge_day(
     return rows.drop(columns="snow_share")
 
 
+def doubt_dry(tables: Iterable[pd.DataFrame]) -> None:
+    """Take no basin for empty over whose open water ice or snow came, until it holds open water again; in place.
+
+    Whether a lake drained under its lid, or its lid lost the last gaps by which it could be told, is not seen.
+
+    Parameters
+    ----------
+    tables
+        Of `judge_day`, of all dates in the order of time; rows by track.
+    """
+    season, opened, covered = None, np.zeros(0, bool), np.zeros(0, bool)
+    for table in tables:
+        count, place = int(table[TRACK_ID].max() or 0) if len(table) else 0, table[TRACK_ID].to_numpy(np.int64) - 1
+        if season != (season := table[SEASON].iloc[0] if len(table) else season):
+            opened, covered = np.zeros(0, bool), np.zeros(0, bool)
+        opened, covered = (np.pad(flag, (0, max(count - len(flag), 0))) for flag in (opened, covered))
+        state = table[STATE].to_numpy(object)
+        covered[place] |= opened[place] & np.isin(state, (LIDDED, SNOW))
+        doubted = covered[place] & (state == EMPTY)
+        table.loc[doubted, [STATE, "most_water"]] = NOT_TOLD, 1.0
+        is_open = state == WATER
+        opened[place[is_open]], covered[place[is_open]] = True, False
+        opened[place[(state == EMPTY) & ~doubted]] = False
+
+
 def _shares(basins: NDArray[Any], day: Day, water: Pieces, rules: TrackRules) -> dict[str, NDArray[np.float64]]:
     """Measure, of each basin, what was seen, what is under ice, and what holds water at least and at most."""
     hidden, lids, snow = (
@@ -92,7 +119,7 @@ def _shares(basins: NDArray[Any], day: Day, water: Pieces, rules: TrackRules) ->
 
 def _is_untold(day: Day, rules: TrackRules) -> bool:
     """Tell whether what looks dry may be a lid."""
-    return day.lids is None and rules.is_frosty(day.time)
+    return (day.lids is None or not rules.trust_lids) and rules.is_frosty(day.time)
 
 
 def _own_lakes(count: int, day: Day, track_id: NDArray[np.int64]) -> dict[str, Any]:

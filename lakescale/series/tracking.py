@@ -19,7 +19,7 @@ from lakescale.series.identity import Basins, Links, follow, no_basins
 from lakescale.series.overlay import unite
 from lakescale.series.reading import Dated, Day, Evidence, read_dates, true_areas
 from lakescale.series.rules import FATE, SEASON, TRACK_ID, TrackRules
-from lakescale.series.states import judge_day
+from lakescale.series.states import doubt_dry, judge_day
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -230,6 +230,9 @@ def _judge_all(
 ) -> pd.DataFrame:
     area_m2 = true_areas(basins.geometry, crs)
     tables = [judge_day(basins.geometry, area_m2, day, ids, rules) for day, ids in zip(days, named, strict=True)]
+    if not rules.trust_lids:
+        earlier = [] if previous is None else [rows.copy() for _, rows in previous.states.groupby(LAKE_TIME)]
+        doubt_dry([*earlier, *tables])
     return pd.concat([previous.states, *tables] if previous is not None else tables, ignore_index=True)
 
 

@@ -1,0 +1,188 @@
+"""Ice and snow on lakes: what ground that held water shows now, told by how it looks beside the ice round it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+
+from lakescale.chunks import Zones
+from lakescale.evidence.lid_looks import (
+    LAYERS,
+    NOTHING,
+    brightness,
+    cut_ground,
+    look_at_ground,
+    look_at_rings,
+    looks_of,
+    reach_of,
+    spread,
+)
+from lakescale.evidence.sink_areas import AREA_UNIT_M2
+from lakescale.evidence.volume_deal import deal_tables
+from lakescale.evidence.volume_sums import Lakes, Totals, join_totals
+from lakescale.evidence.zonal_cover import to_covering_pixels
+from lakescale.evidence.zonal_deal import as_dask_frame, ask, find_blocks, split_parts
+from lakescale.evidence.zonal_layers import as_array
+from lakescale.evidence.zonal_sums import Sums
+from lakescale.grid import Grid
+from lakescale.polygons import areas_m2
+from lakescale.scene import seen_mask
+from lakescale.schema import BAND, BLUE, RED, InputError
+
+if TYPE_CHECKING:
+    import dask.array as da
+    import dask_geopandas
+    import xarray as xr
+    from numpy.typing import NDArray
+
+OPEN, LID, SNOW, GROUND, NOT_SEEN = "open", "lid", "snow", "ground", "not seen"
+"""Values of ``cover``."""
+MIN_SEEN = 0.5
+"""Ground of which less was seen tells nothing."""
+MIN_OPEN_PIXELS = 5
+"""Fewer pixels of open water have no shape."""
+LID_EXCESS = 0.15
+"""Open water spreads over this share of the ground more than it fills, where ice floats in it. On synthetic lakes: open
+ones 0.02 (median) and 0.10 (the highest twentieth), also those that are half drained; those with lids 0.39."""
+OPEN_SHARE = 0.1
+"""Ground with less open water is bare, or covered."""
+SNOW_ROUGHNESS, SNOW_BRIGHTNESS = 0.04, 0.9
+"""Snow on a flat lid is even: deviation over mean of red at most, and red beside that of the ring at least. Of
+synthetic lakes: lids under snow 0.012 to 0.024 and 0.94 to 1.5; dry floors and ground that was not yet wet 0.078 or
+more."""
+
+_RING = ("ring_red", "ring_blue")
+_SHARES = ("ground_seen_share", "open_share", "spread_share", "brightness", "roughness")
+_COVER = "cover"
+_DECIMALS = 6
+
+
+def assess_lids(scene: xr.DataArray, ground: gpd.GeoDataFrame | dask_geopandas.GeoDataFrame) -> Any:
+    """Tell of ground that holds lakes on other dates whether it shows water, a lid of ice, snow, or neither.
+
+    What a pixel shows is judged beside the ice round the ground: a ring 30 to 80 m outside its outline, where there is
+    none of the other polygons. So 8-bit RGB serves as well as reflectance, as long as its numbers grow with the light.
+    A pixel is open water where it is bluer than that ring: (b - r) / (b + r) > 0.08, with blue and red each over the
+    ring's mean. Then, in this order, the ground is
+
+    - ``not seen``, where less than half of it was, or nothing of its ring;
+    - ``snow``, where less than a tenth is open water and the rest is even (standard deviation of red at most 0.04 of
+      the mean) and not darker than 0.9 of the ring: flat snow may hide water;
+    - ``lid``, where open water lies scattered over it: its pixels spread over a share of the ground (square root of the
+      ratio of the determinants of both covariances) that is by 0.15 larger than the share that they fill. What is left
+      of a lake that drains is a pool in one place;
+    - ``open``, where a tenth is open water;
+    - ``ground``: dry, or under grey ice without any gap, which nothing in these bands tells from a drained floor.
+
+    Lazy, and the same bit for bit for any chunks and partitions: sums are whole numbers. Only the chunks that polygons
+    and their rings meet are read, twice.
+
+    Parameters
+    ----------
+    scene
+        ``(band, y, x)`` with red and blue, as `lakescale.open_scene` gives it; a grid in metres.
+    ground
+        Polygons in its CRS, such as the basins of `lakescale.track`. Any index.
+
+    Returns
+    -------
+    dask_geopandas.GeoDataFrame
+        The same rows, and ``ground_seen_share``; of what was seen ``open_share``; ``spread_share``; ``brightness`` and
+        ``roughness`` of what is not open (NaN where they are not known); ``ring_red``, ``ring_blue``; ``cover``.
+
+    Raises
+    ------
+    InputError
+        When the scene lacks red or blue, its grid is not in metres; for frames as `lakescale.polygon_evidence`.
+    """
+    arrays, grid = _bands(scene)
+    source = as_dask_frame(ground, [*_RING, *_SHARES, _COVER], grid)
+    rings = Zones(
+        "lid-rings",
+        partial(cut_ground, grid=grid),
+        partial(deal_tables, by="reach"),
+        partial(look_at_rings, grid=grid),
+        _join_rings,
+        _attach_rings,
+    )
+    ringed = ask(source, arrays, rings, _blocks_near(ground, grid, arrays[0]), Sums.empty(len(LAYERS)))
+    looks = Zones(
+        "lid-looks",
+        partial(_cut_shapes, grid=grid),
+        partial(deal_tables, by="polygons"),
+        partial(look_at_ground, grid=grid),
+        partial(join_totals, nothing=NOTHING),
+        _attach_looks,
+    )
+    return ask(ringed, arrays, looks, find_blocks(ground, grid, arrays[0]), NOTHING)
+
+
+def _bands(scene: xr.DataArray) -> tuple[list[da.Array], Grid]:
+    item = str(scene.attrs.get("source", scene.name or "scene"))
+    there = [str(name) for name in np.atleast_1d(scene[BAND].values)] if BAND in scene.dims else []
+    if lacking := [name for name in (RED, BLUE) if name not in there]:
+        raise InputError(f"lids are told by red and blue, the scene has no {lacking[0]}", item, "give these bands")
+    grid = Grid.of(scene)
+    grid.require_metres(item)
+    pair = scene.isel({BAND: [there.index(name) for name in (RED, BLUE)]})
+    red, blue = (as_array(pair.isel({BAND: k}), name) for k, name in enumerate((RED, BLUE)))
+    return [red, blue.rechunk(red.chunks), as_array(seen_mask(pair), "seen").rechunk(red.chunks)], grid
+
+
+def _blocks_near(ground: Any, grid: Grid, array: da.Array) -> list[tuple[int, int]] | None:
+    if not isinstance(ground, gpd.GeoDataFrame):
+        return None
+    return find_blocks(
+        gpd.GeoDataFrame(geometry=reach_of(ground.geometry.to_numpy(), grid), crs=ground.crs), grid, array
+    )
+
+
+def _join_rings(answers: list[Sums], parts: int) -> list[Sums]:
+    return split_parts(Sums.join(answers, len(LAYERS)), parts)
+
+
+def _attach_rings(part: gpd.GeoDataFrame, sums: Sums) -> gpd.GeoDataFrame:
+    columns = {name: np.full(len(part), np.nan) for name in _RING}
+    for column, mean in zip(columns.values(), sums.means(), strict=True):
+        column[sums.row] = np.where(mean > 0, mean, np.nan)
+    return part.assign(**columns)
+
+
+def _cut_shapes(part: gpd.GeoDataFrame, *, grid: Grid) -> Lakes:
+    polygons = to_covering_pixels(part.geometry.to_numpy(), grid.transform)
+    left, top, _, _ = shapely.bounds(polygons).T.reshape(4, -1)
+    corner = np.nan_to_num(np.floor([top, left]))
+    return Lakes(np.arange(len(part)), polygons, np.concatenate([part[list(_RING)].to_numpy(np.float64).T, corner]))
+
+
+def _attach_looks(part: gpd.GeoDataFrame, totals: Totals) -> gpd.GeoDataFrame:
+    sums = np.zeros((len(NOTHING.sums), len(part)), np.int64)
+    sums[:, totals.row] = totals.sums
+    looks = looks_of(sums)
+    there = ~(part.geometry.isna() | part.geometry.is_empty).to_numpy()
+    whole = np.full(len(part), np.nan)
+    whole[there] = areas_m2(part.geometry[there])
+    has_ring = part[list(_RING)].notna().all(axis=1).to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        seen = np.nan_to_num(np.minimum(looks.seen * AREA_UNIT_M2 / whole, 1))
+        share = np.where(has_ring, looks.open / looks.seen, np.nan)
+        over = np.minimum(spread(looks.open_moments) / spread(looks.all_moments), 1)
+    over = np.where(looks.open_moments[0] >= MIN_OPEN_PIXELS, over, np.nan)
+    bright, rough = (np.where(has_ring, one, np.nan) for one in brightness(looks))
+    found = dict(zip(_SHARES, (np.round(one, _DECIMALS) for one in (seen, share, over, bright, rough)), strict=True))
+    return part.assign(**found, **{_COVER: _judge(found, has_ring)})
+
+
+def _judge(found: dict[str, NDArray[np.float64]], has_ring: NDArray[np.bool_]) -> NDArray[Any]:
+    seen, share, over, bright, rough = (found[name] for name in _SHARES)
+    cases = [
+        (NOT_SEEN, (seen < MIN_SEEN) | ~has_ring | np.isnan(share)),
+        (SNOW, (share < OPEN_SHARE) & (rough <= SNOW_ROUGHNESS) & (bright >= SNOW_BRIGHTNESS)),
+        (LID, over - share >= LID_EXCESS),
+        (OPEN, share >= OPEN_SHARE),
+    ]
+    return np.select([where for _, where in cases], [name for name, _ in cases], GROUND).astype(object)

@@ -1,0 +1,56 @@
+"""Sections of a season's recipe: what lakes hold, where they lie on the ice sheet."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from lakescale.evidence.volume_rules import read_days
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_days(value: Any) -> Any:
+    """Take a day, or the first and the last, as YAML reads them."""
+    if value is None:
+        return None
+    days = [str(day) for day in (value if isinstance(value, list | tuple) else [value])]
+    read_days(days)
+    return days
+
+
+class VolumeRecipe(_Strict):
+    """What is known of the DEM whose beds tell volumes; see `lakescale.lake_volumes`."""
+
+    dem_date: Annotated[list[str] | None, BeforeValidator(_as_days)] = None
+    """The day on which it was imaged, or the first and the last; by default those in its names and tags."""
+    datum: str | None = None
+    """What its elevations are above, such as ``EGM2008``; by default known of ArcticDEM and REMA alone."""
+    outline_error_m: Annotated[float, Field(ge=0)] = 10.0
+    dem_error_m: Annotated[float, Field(ge=0)] = 0.5
+    flat_m: Annotated[float, Field(gt=0)] = 0.1
+    max_void_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+class DepthRecipe(_Strict):
+    """Depths from reflectance; see `lakescale.water_depth`. What is not given is told by sensor and scene."""
+
+    band: Literal["red", "green"] = "red"
+    g: Annotated[float, Field(gt=0)] | None = None
+    r_inf: float | None = None
+    a_d: Annotated[float, Field(gt=0)] | None = None
+    ring_m: Annotated[float, Field(ge=0)] = 30.0
+
+
+class IceSheetRecipe(_Strict):
+    """Outlines that tell where on the ice sheet a lake lies, in any CRS."""
+
+    basins: str | None = None
+    """Polygons of drainage basins."""
+    basin_name: str | None = None
+    """The column with their names; by default the first column of text."""
+    grounded: str | None = None
+    """Polygons of grounded ice: a lake of which less than half lies in them floats."""
