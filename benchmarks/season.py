@@ -89,7 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.scale:
         few, many = (measure(recipe, count, asked.workers) for count in (2, len(dates)))
         for name in few:
-            _print(f"{name}, 2 dates and {len(dates)}", f"{few[name]:.1f}, {many[name]:.1f}, {many[name] / few[name]:.2f}")
+            _print(
+                f"{name}, 2 dates and {len(dates)}", f"{few[name]:.1f}, {many[name]:.1f}, {many[name] / few[name]:.2f}"
+            )
         return
     told = run_command(recipe, asked.workers)
     for name in _PREDICTED:

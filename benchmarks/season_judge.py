@@ -75,7 +75,7 @@ def judge(run: Path, season: TrueSeason, truth: dict[str, gpd.GeoDataFrame]) -> 
     precision, recall = count_pairs(named.name, named.track_id)
     return {
         "dates": len(truth),
-        "true lakes of 5000 m2": len({n for t in truth.values() for n in t.lake_id[t.area_m2 >= 5000]}),  # noqa: PLR2004
+        "true lakes of 5000 m2": len({n for t in truth.values() for n in t.lake_id[t.area_m2 >= 5000]}),
         "mapped outlines": len(told.lakes),
         "mapped outlines on no true lake": int((told.lakes.name == 0).sum()),
         "tracks": told.lakes.track_id.nunique(),
@@ -145,9 +145,9 @@ def _judge_volumes(told: Told, truth: dict[str, gpd.GeoDataFrame]) -> dict[str, 
         "time": true.time, "name": true.lake_id, "true_m3": true.volume_m3, "lid": true.lid_share,
     })  # fmt: skip
     lakes = pd.DataFrame(told.lakes.drop(columns="geometry")).merge(true, on=["time", "name"])
-    lakes = lakes[(lakes.seen_share > 0.99) & ~lakes.duplicated(["time", "name"], keep=False)]  # noqa: PLR2004
+    lakes = lakes[(lakes.seen_share > 0.99) & ~lakes.duplicated(["time", "name"], keep=False)]
     known = lakes[(lakes.volume_reason == "known")]
-    bright = lakes[(lakes.rt_reason == "known") & (lakes.lid < 0.02) & (lakes.rt_saturated_share < 0.05)]  # noqa: PLR2004
+    bright = lakes[(lakes.rt_reason == "known") & (lakes.lid < 0.02) & (lakes.rt_saturated_share < 0.05)]
     off, rt_off = ((one / lakes.true_m3 - 1).abs() for one in (known.volume_m3, bright.rt_volume_m3))
     within = known.true_m3.between(known.volume_low_m3, known.volume_high_m3)
     return {

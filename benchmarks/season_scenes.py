@@ -72,7 +72,7 @@ class Bowl(NamedTuple):
         share = 0.95 * {
             "rapid": rise * (after < 0),
             "slow": rise * float(np.clip(1 - after / 30, 0, 1)),
-            "refills": rise * (not 0 <= after < 12),  # noqa: PLR2004
+            "refills": rise * (not 0 <= after < 12),
             "twin": 0.6 + 0.4 * float(np.clip(1 + since / 8, 0, 1) - np.clip(after / 8, 0, 1)),
         }.get(self.kind, rise)
         return self.rim - (1 - share) * self.depth
@@ -151,7 +151,7 @@ class TrueSeason:
             first, second = (((along + sign * 0.8 * radius) ** 2 + across**2) / radius**2 for sign in (1, -1))
             shape = np.maximum(1 - first, small * (1 - second / small**2))
         depth = float(rng.uniform(*_DEPTH_M))
-        rim = float(ground[shape > -0.3].min())  # noqa: PLR2004
+        rim = float(ground[shape > -0.3].min())
         bed = np.where(shape > 0, rim - depth * shape, np.inf).astype(np.float32)
         filled, turned = int(rng.integers(168, 180)), int(rng.integers(184, 203))
         if kind == "twin":
@@ -178,11 +178,15 @@ class TrueSeason:
         for bowl in self.bowls:
             for name, mask in bowl.lakes(date):
                 parts, _ = outline_parts(mask.astype(np.uint8))
-                moved = shapely.transform(parts, lambda xy, b=bowl: xy + (b.col, b.row))
+                moved = shapely.transform(parts, lambda xy, b=bowl: xy + np.array([b.col, b.row]))
                 depth_px = float((bowl.level(date) - bowl.bed)[mask].sum(dtype=float))
-                rows.append((name, bowl.kind, bowl.lid(date), depth_px, shapely.union_all(to_map(moved, grid.transform))))
+                rows.append(
+                    (name, bowl.kind, bowl.lid(date), depth_px, shapely.union_all(to_map(moved, grid.transform)))
+                )
         names, kinds, lids, depths, shapes = zip(*rows, strict=True) if rows else ((),) * 5
-        frame = gpd.GeoDataFrame({"lake_id": names, "kind": kinds, "lid_share": lids}, geometry=list(shapes), crs=grid.crs)
+        frame = gpd.GeoDataFrame(
+            {"lake_id": names, "kind": kinds, "lid_share": lids}, geometry=list(shapes), crs=grid.crs
+        )
         area = areas_m2(frame.geometry)
         pixel = area / shapely.area(frame.geometry.to_numpy()) * grid.pixel_size_m**2
         return frame.assign(area_m2=area, volume_m3=np.array(depths) * pixel)
