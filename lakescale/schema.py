@@ -5,6 +5,8 @@ Nothing here depends on anything else, so that every floor of the house can use 
 
 from __future__ import annotations
 
+import re
+
 TIME, BAND, Y, X = "time", "band", "y", "x"
 
 RED, GREEN, BLUE = "red", "green", "blue"
@@ -36,8 +38,21 @@ KEPT = "kept"
 """Value of ``reason`` for a candidate that became a lake."""
 
 
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#'\"<>]*@)?([^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?")
+_SIGNED = re.compile(r"(/vsi\w+)\?[^\s'\"<>]*|((?:X-Amz|X-Goog)-[A-Za-z-]+=)[^\s&'\"<>]*", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """Leave out of all URLs in a text what may be secret: user, password, query and fragment.
+
+    >>> without_secrets("cannot read https://me:word@host/a.tif?X-Amz-Signature=12ab: gone")
+    'cannot read https://host/a.tif gone'
+    """
+    return _SIGNED.sub(r"\1\2", _URL.sub(r"\1\2", text))
+
+
 class LakescaleError(Exception):
-    """An error a user can act on: what is wrong, in which item, and what mends it.
+    """An error a user can act on: what is wrong, in which item, and what mends it; URLs in it keep no secrets.
 
     Parameters
     ----------
@@ -52,8 +67,8 @@ class LakescaleError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, item: str = "", mend: str = "") -> None:
-        super().__init__(what, item, mend)  # positional, so that the error survives pickling from a worker
-        self.what, self.item, self.mend = what, item, mend
+        self.what, self.item, self.mend = (without_secrets(str(part)) for part in (what, item, mend))
+        super().__init__(self.what, self.item, self.mend)  # positional, so that it survives pickling from a worker
 
     def __str__(self) -> str:
         where = f" [{self.item}]" if self.item else ""

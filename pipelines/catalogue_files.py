@@ -7,7 +7,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lakescale.store.files import locked
+from lakescale.storage import locked
 from pipelines.run_folder import writing
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import dask
 import pytest
 from hypothesis import HealthCheck, settings
 from map_scenes import rgb_with_lakes, write_scene
+from s3_server import make_bucket, serving, set_environment
 
 settings.register_profile(
     "lakescale",
@@ -52,3 +53,17 @@ def one_thread():
 def small_scene(tmp_path):
     """8-bit RGB with two lakes and a stream."""
     return write_scene(tmp_path / "S2_small_20190723.tif", rgb_with_lakes())
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """A server of S3 on loopback, for all tests."""
+    with serving() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_endpoint, monkeypatch):
+    """An empty bucket, ``s3://...``, that this process and those it starts may read and write."""
+    set_environment(monkeypatch, s3_endpoint)
+    return make_bucket(s3_endpoint)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lakescale.schema import RunError
-from lakescale.store.files import locked
+from lakescale.storage import locked
 from pipelines.catalogue_files import staged
 
 _WRITER = """

@@ -617,7 +617,7 @@ def test_commits_tell_where_their_files_lie():
     assert commits.chunks == ((4, 1), (4, 3))
     assert commits.indices(3) == [(3, 0, 0), (3, 0, 1), (3, 1, 0), (3, 1, 1)]
     assert list(commits.files((3, 0, 1)).values()) == ["scene/c/3/0/0/1", "scene/c/3/1/0/1", "seen/c/3/0/1"]
-    assert str(commits.marker((3, 0, 1))) == "cube.zarr/scene/commits/3/0/1"
+    assert commits.marker((3, 0, 1)) == "scene/commits/3/0/1"
 
 
 @given(st.data())

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from lightning import Callback
 
-from lakescale.store.files import write_whole
+from lakescale.storage import write_whole
 from training.dataset import NOT_LABELLED
 from training.learner import F1, IOU, LOSS, VALIDATION_LOSS
 

@@ -20,8 +20,8 @@ from dask.base import tokenize
 from lakescale.cluster import compute
 from lakescale.grid import Grid
 from lakescale.schema import IMAGE, InputError
+from lakescale.storage import write_whole
 from lakescale.store import locked, writing
-from lakescale.store.files import write_whole
 from training.counting import count_windows
 from training.images import Image, list_images
 from training.kinds import LEFT_OUT, POSITIVE, SampleRules, sort_kinds

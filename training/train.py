@@ -19,8 +19,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lakescale.models.network import save_checkpoint
 from lakescale.schema import IMAGE, InputError
+from lakescale.storage import write_whole
 from lakescale.store import locked, writing
-from lakescale.store.files import write_whole
 from training.compare import compare
 from training.judging import Judged, choose_threshold, predict
 from training.learner import IOU, LakeLearner, list_weights

@@ -23,11 +23,11 @@ from lakescale.store import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import xarray as xr
     import zarr
     from numpy.typing import NDArray
+
+    from lakescale.storage import Location
 
 KIND, SCENE = "cube", "scene"
 """What the store calls itself; its array of pixels."""
@@ -61,12 +61,12 @@ class Layout:
         array, told = open_array(group, SCENE), describe(group)
         return cls(stored_grid(group), tuple(told["bands"]), str(array.dtype), tuple(array.chunks[-2:]), told["side"])
 
-    def commits(self, root: Path) -> Commits:
+    def commits(self, root: Location) -> Commits:
         """How the chunks of a store are committed."""
         arrays = Member(SCENE, self.dtype, (len(self.bands),)), Member(SEEN, "bool")
         return Commits(str(root.absolute()), arrays, self.grid.shape, self.chunk)
 
-    def make(self, root: Path) -> None:
+    def make(self, root: Location) -> None:
         """Make a cube without dates."""
         told = {"kind": KIND, "bands": list(self.bands), "side": self.side, "dates": []}
         make_store(root, self.grid, told, self._build)
@@ -78,7 +78,7 @@ class Layout:
         Raster({TIME: 0, BAND: len(self.bands)}, self.chunk, self.dtype, {}).add_to(group, SCENE)
         Raster({TIME: 0}, self.chunk, "bool", {"long_name": "pixel with data"}).add_to(group, SEEN)
 
-    def check(self, root: Path, grid: Grid | None, chunks: int | None) -> None:
+    def check(self, root: Location, grid: Grid | None, chunks: int | None) -> None:
         """Refuse a grid or chunks other than the store's."""
         if grid is not None and not same_grid(grid, self.grid):
             raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from dask.base import tokenize
 
 from lakescale.cube.layout import KIND, SCENE, Layout, since_1970
 from lakescale.schema import BAND, SEEN, TIME, InputError, X, Y
+from lakescale.storage import locate
 from lakescale.store import StoredArray, describe, lazy_array, open_store
 
 if TYPE_CHECKING:
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     import zarr
 
+    from lakescale.storage import Location
     from lakescale.store import Commits
 
 
-def open_cube(store: str | Path, *, bands: Sequence[str] | None = None, chunks: int | None = None) -> xr.DataArray:
+def open_cube(store: str | Location, *, bands: Sequence[str] | None = None, chunks: int | None = None) -> xr.DataArray:
     """Open a cube as a lazy array; every chunk is checked against its checksum and its marker as it is read.
 
     Parameters
@@ -46,7 +47,7 @@ def open_cube(store: str | Path, *, bands: Sequence[str] | None = None, chunks: 
     InputError
         When there is no cube, or chunks of it are not written. A chunk that turns out damaged raises it when computed.
     """
-    root = Path(store)
+    root = locate(store)
     group = open_store(root, KIND)
     layout, dates = Layout.read(group), describe(group)["dates"]
     commits = layout.commits(root)
@@ -68,7 +69,7 @@ def open_cube(store: str | Path, *, bands: Sequence[str] | None = None, chunks: 
     return xr.DataArray(pixels, dims=(TIME, BAND, Y, X), coords=coords, name=SCENE, attrs=attrs)
 
 
-def _refuse_unfinished(root: Path, group: zarr.Group, commits: Commits, dates: list[dict[str, Any]]) -> None:
+def _refuse_unfinished(root: Location, group: zarr.Group, commits: Commits, dates: list[dict[str, Any]]) -> None:
     """Raise where chunks are missing, or the list of dates is not that of the arrays."""
     mend = "run write_cube (or lakescale ingest) again with the same scenes: it goes on where it ended"
     if not dates:
@@ -89,7 +90,7 @@ def _refuse_unfinished(root: Path, group: zarr.Group, commits: Commits, dates: l
         raise InputError(f"the cube is not finished ({listed})", str(root), mend)
 
 
-def _pick_bands(layout: Layout, bands: Sequence[str] | None, root: Path) -> tuple[int, ...]:
+def _pick_bands(layout: Layout, bands: Sequence[str] | None, root: Location) -> tuple[int, ...]:
     wanted = layout.bands if bands is None else tuple(bands)
     missing = [band for band in wanted if band not in layout.bands]
     if missing or not wanted or isinstance(bands, str) or len(set(wanted)) < len(wanted):

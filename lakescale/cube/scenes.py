@@ -16,7 +16,7 @@ from lakescale.schema import BAND, SEEN, TIME, InputError, X, Y
 from lakescale.store import same_grid
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from lakescale.storage import Location
 
 _DTYPES = ("uint8", "float32")
 
@@ -89,7 +89,7 @@ def _refuse_others(scene: xr.DataArray, day: str, bands: tuple[str, ...], dtype:
         raise InputError(what, item, "keep 8-bit RGB and reflectance in stores of their own")
 
 
-def place(scene: xr.DataArray, layout: Layout, root: Path, resampling: str) -> Placed:
+def place(scene: xr.DataArray, layout: Layout, root: Location, resampling: str) -> Placed:
     """Bring a scene to the bands, the grid and the chunks of the cube."""
     day = day_of(scene)
     _refuse_others(scene, day, layout.bands, layout.dtype, f"the store {root.name}")

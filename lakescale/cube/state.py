@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakescale.cube.layout import KIND, Layout
+from lakescale.storage import locate
 from lakescale.store import describe, open_store
+
+if TYPE_CHECKING:
+    from lakescale.storage import Location
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,14 @@ class DateState:
     """When the youngest chunk was finished, in nanoseconds since 1970; 0 where none is."""
 
 
-def layout_of(store: str | Path) -> Layout:
+def layout_of(store: str | Location) -> Layout:
     """Read the grid, bands, type and chunks of a cube; raise `InputError` where there is none."""
-    return Layout.read(open_store(Path(store), KIND))
+    return Layout.read(open_store(locate(store), KIND))
 
 
-def read_dates(store: str | Path) -> dict[str, DateState]:
+def read_dates(store: str | Location) -> dict[str, DateState]:
     """Read the state of each date (``2019-07-23``) of a cube; raise `InputError` where there is none."""
-    root = Path(store)
+    root = locate(store)
     group = open_store(root, KIND)
     commits = Layout.read(group).commits(root)
     return {

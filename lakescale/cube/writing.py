@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -16,6 +15,7 @@ from lakescale.cube.layout import KIND, SCENE, Layout, day_of, since_1970
 from lakescale.cube.scenes import check_grid, place, refuse_misses, sort_by_day
 from lakescale.scene.seen import seen_mask
 from lakescale.schema import SEEN, TIME, InputError, X, Y
+from lakescale.storage import locate
 from lakescale.store import as_json, describe, is_store, locked, open_store, tell, writing
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from lakescale.cube.scenes import Placed
+    from lakescale.storage import Location
 
 
 @dataclass(frozen=True)
 class Written:
     """What a call of `write_cube` or `write_layer` did."""
 
-    store: Path
+    store: Location
     chunks_written: int
     """Along y and x, of all dates; a chunk has all bands."""
     chunks_skipped: int
@@ -45,7 +46,7 @@ class Written:
 
 def write_cube(
     scenes: xr.DataArray | Sequence[xr.DataArray],
-    store: str | Path,
+    store: str | Location,
     *,
     grid: Any = None,
     chunks: int | None = None,
@@ -68,7 +69,7 @@ def write_cube(
         there already the source must be the same: the files (path, size, time of change), bands, and the options and
         chunks that it was opened with.
     store
-        A folder on a local file system, such as ``cube.zarr``.
+        A folder, such as ``cube.zarr``, or its URL in an object store (``s3://bucket/cube.zarr``).
     grid
         A `lakescale.Grid` or a GeoBox; by default the store's, and for a new store the first scene's. Scenes on
         other grids are brought to it.
@@ -91,7 +92,7 @@ def write_cube(
     RunError
         When the disk takes no more, or another process writes to the store.
     """
-    root = Path(store)
+    root = locate(store)
     by_day, target = sort_by_day(scenes), check_grid(grid)
     if not is_store(root):
         new = Layout.of(next(iter(by_day.values())), target, chunks)
@@ -112,7 +113,7 @@ def write_cube(
     return Written(root, written, skipped, size, tuple(placed))
 
 
-def _claim_dates(root: Path, layout: Layout, placed: dict[str, Placed], *, overwrite: bool) -> dict[str, int]:
+def _claim_dates(root: Location, layout: Layout, placed: dict[str, Placed], *, overwrite: bool) -> dict[str, int]:
     """Give each date its place along time; refuse those that are there from another source.
 
     The list of dates is written first, and the arrays are then brought to its length: what is killed between them is
@@ -157,7 +158,7 @@ def _fit_arrays(group: zarr.Group, days: list[str]) -> None:
 
 
 def _write_date(
-    root: Path, layout: Layout, scene: xr.DataArray, slot: int, *, client: Client | None, progress: bool
+    root: Location, layout: Layout, scene: xr.DataArray, slot: int, *, client: Client | None, progress: bool
 ) -> tuple[int, int, int]:
     """Write the unfinished chunks of one date; their number, that of finished ones, and bytes of pixels."""
     commits = layout.commits(root)

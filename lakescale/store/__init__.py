@@ -1,15 +1,15 @@
 """Arrays on disk that know which of their chunks are finished: Zarr v3, checksums, commit markers after the data.
 
-A store is a Zarr group on a local file system whose arrays share one grid. Arrays that are written together, such as
-the pixels of a scene and what was seen of it, are *committed* together: a marker for each chunk along y and x lists
-the chunk's files with their sizes and checksums, or that they are empty (Zarr writes no file for a chunk without data).
-The marker is written after the files; without it the chunk counts as not written. Markers lie in the folder of the
-first array, where no reader of Zarr looks.
+A store is a Zarr group, on a disk or in an object store, whose arrays share one grid. Arrays that are written together,
+such as the pixels of a scene and what was seen of it, are *committed* together: a marker for each chunk along y and x
+lists the chunk's files with their sizes and checksums, or that they are empty (Zarr writes no file for a chunk without
+data). The marker is written after the files; without it the chunk counts as not written. Markers lie in the folder of
+the first array, where no reader of Zarr looks.
 
 No file is synced to the disk one by one: after a power failure a chunk whose bytes were lost differs from its marker,
 which is seen when it is read, and most often when it is written again.
 
-- `files`: whole files, one writer, a full disk.
+- `files`: words for a full disk (whole files and one writer are `lakescale.storage`).
 - `group`: grid, attributes, arrays before they have chunks.
 - `codec`: pixels to the bytes of a chunk, and back.
 - `commits`: writing chunks and their markers, reading one chunk.
@@ -17,9 +17,10 @@ which is seen when it is read, and most often when it is written again.
 - `layers`: `write_layer` and `open_layer`, single rasters.
 """
 
+from lakescale.storage import locked
 from lakescale.store.codec import FILLS
 from lakescale.store.commits import Commits, Member
-from lakescale.store.files import locked, writing
+from lakescale.store.files import writing
 from lakescale.store.group import (
     Raster,
     add_values,

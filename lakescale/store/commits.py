@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import zlib
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lakescale.schema import InputError
+from lakescale.storage import Location, list_files, locate, read_each, remove, size_of, write_each, write_whole
 from lakescale.store.codec import CHECKSUM_BYTES, pack, unpack
-from lakescale.store.files import write_whole, writing
+from lakescale.store.files import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,6 +44,7 @@ class Commits:
     """
 
     root: str
+    """Path or URL of the store."""
     arrays: tuple[Member, ...]
     shape: tuple[int, int]
     chunk: tuple[int, int]
@@ -64,9 +64,14 @@ class Commits:
         rows, cols = (range(len(axis)) for axis in self.chunks)
         return [(*leading, i, j) for i, j in product(rows, cols)]
 
-    def marker(self, index: Index) -> Path:
-        """Where the marker of a commit lies."""
-        return Path(self.root, self.arrays[0].name, _FOLDER, *map(str, index))
+    @property
+    def place(self) -> Location:
+        """The store."""
+        return locate(self.root)
+
+    def marker(self, index: Index) -> str:
+        """Where the marker of a commit lies, relative to the store."""
+        return "/".join([self.arrays[0].name, _FOLDER, *map(str, index)])
 
     def files(self, index: Index) -> dict[tuple[str, Index], str]:
         """Files of the chunks of a commit, relative to the store; by the array's name and the index it has alone."""
@@ -78,40 +83,62 @@ class Commits:
 
     def count(self, *leading: int) -> int:
         """Count the markers of a leading index, without looking into them."""
-        folder = self.marker((*leading, 0, 0)).parents[1]
-        rows = [row for row in folder.iterdir() if row.is_dir()] if folder.is_dir() else []
-        return sum(entry.name.isdigit() for row in rows for entry in os.scandir(row))
+        return len(self._list_markers(leading))
 
     def unfinished(self, *leading: int) -> list[Index]:
         """List the commits that are not there, or whose files are not as long as they were."""
-        return [index for index in self.indices(*leading) if not self.is_finished(index)]
-
-    def is_finished(self, index: Index) -> bool:
-        """Tell whether a marker is there and whole, and its files have the size it tells."""
-        try:
-            told = self.read_marker(index)
-        except InputError:
-            return False
-        return all(_size(Path(self.root, file)) == line.split()[0] for file, line in told.items())
+        return [index for index, is_whole in self._judge(leading).items() if not is_whole]
 
     def is_cut_short(self, *leading: int) -> bool:
         """Tell whether a writer was killed: some markers are not there, and nothing is damaged."""
-        there = [index for index in self.indices(*leading) if self.marker(index).exists()]
-        return len(there) < len(self.indices(*leading)) and all(self.is_finished(index) for index in there)
+        judged = self._judge(leading).values()
+        return None in judged and False not in judged
 
     def last_written_ns(self, *leading: int) -> int:
         """Tell when the youngest marker was written; 0 where there is none."""
-        markers = (self.marker(index) for index in self.indices(*leading))
-        return max((marker.stat().st_mtime_ns for marker in markers if marker.exists()), default=0)
+        return max(self._list_markers(leading).values(), default=0)
 
     def forget(self, *leading: int) -> None:
         """Take away the markers of a leading index: all of it is to be written again."""
-        shutil.rmtree(self.marker((*leading, 0, 0)).parents[1], ignore_errors=True)
+        remove(self.place / self.marker(leading))
 
     def sweep(self) -> None:
-        """Take away what killed writers, Zarr's among them, left in the store under names of their own."""
-        for left_over in Path(self.root).rglob("*.partial"):
-            left_over.unlink(missing_ok=True)
+        """Take away what killed writers, Zarr's among them, left on a disk under names of their own."""
+        if isinstance(self.place, Path):
+            for left_over in self.place.rglob("*.partial"):
+                left_over.unlink(missing_ok=True)
+
+    def _list_markers(self, leading: Index) -> dict[str, int]:
+        """List the markers of a leading index, and when they were written."""
+        found = list_files(self.place, self.marker(leading))
+        return {name: told.changed_ns for name, told in found.items() if PurePosixPath(name).name.isdigit()}
+
+    def _judge(self, leading: Index) -> dict[Index, bool | None]:
+        """Tell of each commit whether its marker is whole and its files have the size it tells; None of no marker."""
+        indices = self.indices(*leading)
+        markers = list(read_each(self.place, [self.marker(index) for index in indices]))
+        if not any(markers):
+            return dict.fromkeys(indices)
+        sizes: dict[str, str] = {}
+        for name, *_ in self.arrays:
+            found = list_files(self.place, "/".join([name, "c", *map(str, leading)]))
+            sizes |= {file: str(told.size) for file, told in found.items()}
+        return {
+            index: None if marker is None else self._fits(index, marker, sizes)
+            for index, marker in zip(indices, markers, strict=True)
+        }
+
+    def _fits(self, index: Index, marker: bytes, sizes: dict[str, str]) -> bool:
+        told = self._parse(index, marker)
+        return bool(told) and all(sizes.get(file, _EMPTY) == line.split()[0] for file, line in told.items())
+
+    def _is_finished(self, index: Index) -> bool:
+        """Tell the same of one commit."""
+        (marker,) = read_each(self.place, [self.marker(index)])
+        if marker is None:
+            return False
+        sizes = {file: size_of(self.place / file) for file in self.files(index).values()}
+        return self._fits(index, marker, {file: str(size) for file, size in sizes.items() if size is not None})
 
     def write(self, leading: Index, block: tuple[int, int], _: Place, pixels: Sequence[NDArray[Any]]) -> int:
         """Write the chunks of one commit, then its marker; a commit that is finished is left as it is.
@@ -137,20 +164,20 @@ class Commits:
         RunError
             When the disk takes no more.
         """
-        index = (*leading, *block)
-        if self.is_finished(index):
+        index, lines = (*leading, *block), []
+        if self._is_finished(index):
             return 0
-        lines = []
-        with writing(self.marker(index)):
-            given = {array.name: values for array, values in zip(self.arrays, pixels, strict=True)}
+        given = {array.name: values for array, values in zip(self.arrays, pixels, strict=True)}
+
+        def packed() -> Iterator[tuple[str, bytes | None]]:
             for (name, inner), file in self.files(index).items():
-                packed, path = pack(given[name][inner], self.chunk), Path(self.root, file)
-                if packed is None:
-                    path.unlink(missing_ok=True)
-                else:
-                    write_whole(path, packed)
-                lines.append(f"{file} {_line(packed)}\n")
-            write_whole(self.marker(index), _sealed("".join(lines)).encode("ascii"))
+                data = pack(given[name][inner], self.chunk)
+                lines.append(f"{file} {_line(data)}\n")
+                yield file, data
+
+        with writing(self.place / self.marker(index)):
+            write_each(self.place, packed())
+            write_whole(self.place / self.marker(index), _sealed("".join(lines)).encode("ascii"))
         return sum(values.nbytes for values in pixels)
 
     def read_marker(self, index: Index) -> dict[str, str]:
@@ -161,39 +188,41 @@ class Commits:
         InputError
             When there is no marker, or it is damaged.
         """
-        path, text = self.marker(index), ""
-        try:
-            text = path.read_bytes().decode("ascii", "replace")
-        except OSError:
-            what = "a chunk is not finished"
-        else:
-            body, end, _ = text.rpartition("crc32 ")
-            lines = dict(line.split(" ", 1) for line in body.splitlines() if " " in line)
-            if end and text == _sealed(body) and list(lines) == list(self.files(index).values()):
-                return lines
-            what = "the commit marker of a chunk is damaged"
-        raise InputError(f"{what}: {_where(self.arrays[0].name, index)}", str(path), "")
+        (marker,) = read_each(self.place, [self.marker(index)])
+        told = {} if marker is None else self._parse(index, marker)
+        if told:
+            return told
+        what = "a chunk is not finished" if marker is None else "the commit marker of a chunk is damaged"
+        raise InputError(f"{what}: {_where(self.arrays[0].name, index)}", str(self.place / self.marker(index)), "")
 
-    def read(self, name: str, index: Index, inner: Index, told: dict[str, str]) -> NDArray[Any] | None:
-        """Read one whole chunk as ``(y, x)``, checked against its marker; None where it is empty.
+    def read(
+        self, name: str, index: Index, inner: Sequence[Index], told: dict[str, str]
+    ) -> Iterator[NDArray[Any] | None]:
+        """Read whole chunks of one commit as ``(y, x)``, checked against its marker; None where one is empty.
 
         Raises
         ------
         InputError
-            When the chunk's file is not what was written.
+            When a chunk's file is not what was written.
         """
-        file = self.files(index)[name, inner]
-        path = Path(self.root, file)
-        stored = path.read_bytes() if path.exists() else None
-        problem = _difference(_line(stored), told[file])
-        if not problem and stored is None:
-            return None
         dtype = next(array.dtype for array in self.arrays if array.name == name)
-        pixels = None if problem or stored is None else unpack(stored, self.chunk, dtype)
-        if pixels is None:
-            what = problem or "its bytes do not fit their checksum"
-            raise InputError(f"a damaged chunk, {what}: {_where(name, index, inner)}", str(path), "")
-        return pixels
+        of_index = self.files(index)
+        files = [of_index[name, one] for one in inner]
+        for one, file, stored in zip(inner, files, read_each(self.place, files), strict=True):
+            problem = _difference(_line(stored), told[file])
+            chunk = None if problem or stored is None else unpack(stored, self.chunk, dtype)
+            if problem or (chunk is None and stored is not None):
+                what = problem or "its bytes do not fit their checksum"
+                raise InputError(f"a damaged chunk, {what}: {_where(name, index, one)}", str(self.place / file), "")
+            yield chunk
+
+    def _parse(self, index: Index, marker: bytes) -> dict[str, str]:
+        """Read the lines of a marker; empty where it is damaged."""
+        text = marker.decode("ascii", "replace")
+        body, end, _ = text.rpartition("crc32 ")
+        lines = dict(line.split(" ", 1) for line in body.splitlines() if " " in line)
+        is_whole = end and text == _sealed(body) and list(lines) == list(self.files(index).values())
+        return lines if is_whole else {}
 
 
 def _sealed(body: str) -> str:
@@ -204,10 +233,6 @@ def _sealed(body: str) -> str:
 def _line(stored: bytes | None) -> str:
     """Size of a chunk's file and its checksum, the last bytes; ``empty`` where there is no file."""
     return _EMPTY if stored is None else f"{len(stored)} {stored[-CHECKSUM_BYTES:].hex()}"
-
-
-def _size(path: Path) -> str:
-    return str(path.stat().st_size) if path.exists() else _EMPTY
 
 
 def _difference(there: str, told: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,18 @@ import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from zarr.codecs import Crc32cCodec
+from zarr.storage import FsspecStore, MemoryStore
 
 from lakescale.grid import Grid
-from lakescale.schema import InputError, X, Y
+from lakescale.schema import InputError, LakescaleError, X, Y
+from lakescale.storage import Location, Remote, build_tree, list_files
+from lakescale.storage.remote import options_of
+from lakescale.storage.trouble import reaching
 from lakescale.store.codec import FILLS, codecs
 from lakescale.store.files import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -33,6 +36,7 @@ _SEALS = "lakescale_crc32c"
 """Attribute of the group: checksums of `OWN` and of what `SPATIAL_REF` tells, since Zarr has none of metadata."""
 _MEND = "bring the file back from a copy, or delete the store and write it again"
 _SAME_PX = 1e-3
+_ABOUT = "zarr.json"
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Raster:
         )
 
 
-def make_store(root: Path, grid: Grid, told: dict[str, Any], build: Callable[[zarr.Group], None]) -> None:
+def make_store(root: Location, grid: Grid, told: dict[str, Any], build: Callable[[zarr.Group], None]) -> None:
     """Make a store with its grid and what ``build`` adds, all of it or nothing; `describe` reads ``told`` back.
 
     Raises
@@ -71,21 +75,20 @@ def make_store(root: Path, grid: Grid, told: dict[str, Any], build: Callable[[za
     RunError
         When it cannot be written.
     """
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    contents: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(contents), zarr_format=3, attributes={"Conventions": "CF-1.11"})
+    for name, coord in grid.coords().items():
+        add_values(group, str(name), coord.to_numpy(), [str(dim) for dim in coord.dims], coord.attrs)
+    build(group)
+    tell(group, {"format": FORMAT, **told})
+    if _is_in_the_way(root, contents):
         raise InputError("there is something else, no store of lakescale", str(root), "give another path")
-    partial = root.with_name(f"{root.name}.partial")
     with writing(root):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        group = zarr.create_group(partial, zarr_format=3, attributes={"Conventions": "CF-1.11"})
-        for name, coord in grid.coords().items():
-            add_values(group, str(name), coord.to_numpy(), [str(dim) for dim in coord.dims], coord.attrs)
-        build(group)
-        tell(group, {"format": FORMAT, **told})
-        partial.replace(root)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        build_tree(root, {name: data.to_bytes() for name, data in contents.items()}, last=_ABOUT)
 
 
-def open_store(root: Path, kind: str, *, mode: str = "r") -> zarr.Group:
+def open_store(root: Location, kind: str, *, mode: str = "r") -> zarr.Group:
     """Open the group of a store.
 
     Raises
@@ -95,16 +98,20 @@ def open_store(root: Path, kind: str, *, mode: str = "r") -> zarr.Group:
     """
     problem, item, mend = "there is no such store", root, "check the path; `lakescale ingest` writes cubes"
     try:
-        group = zarr.open_group(root, mode=mode, zarr_format=3, use_consolidated=False)  # type: ignore[arg-type]
+        with reaching(root) if isinstance(root, Remote) else nullcontext():
+            opened: Any = {"mode": mode, "zarr_format": 3, "use_consolidated": False}
+            group = zarr.open_group(_as_zarr_takes_it(root, is_read=mode == "r"), **opened)
         told = describe(group)
         is_damaged = told["format"] == FORMAT and not _is_sealed(group, OWN, told)
         if told["kind"] == kind and told["format"] == FORMAT and not is_damaged:
             return group
         problem = f"the store holds no {kind} of format {FORMAT}"
         if is_damaged:
-            problem, item, mend = "what the store tells of itself does not fit its checksum", root / "zarr.json", _MEND
+            problem, item, mend = "what the store tells of itself does not fit its checksum", root / _ABOUT, _MEND
     except FileNotFoundError:
         pass
+    except LakescaleError:
+        raise
     except Exception as error:  # noqa: BLE001  (Zarr has many errors for what is no group)
         problem = f"it is no store of lakescale: {str(error) or type(error).__name__}"
     raise InputError(problem, str(item), mend)
@@ -120,12 +127,12 @@ def open_array(group: zarr.Group, name: str) -> Any:
     except Exception as error:  # noqa: BLE001  (as above)
         problem = str(error) or type(error).__name__
     mend = "write the store again, with overwrite where it is asked for"
-    raise InputError(f"the array {name!r} of the store cannot be opened: {problem}", str(group.store_path), mend)
+    raise InputError(f"the array {name!r} of the store cannot be opened: {problem}", root_of(group), mend)
 
 
-def is_store(root: Path) -> bool:
+def is_store(root: Location) -> bool:
     """Tell whether a Zarr group lies there, of whatever kind."""
-    return (root / "zarr.json").is_file()
+    return (root / _ABOUT).is_file()
 
 
 def describe(group: zarr.Group) -> dict[str, Any]:
@@ -160,7 +167,7 @@ def stored_grid(group: zarr.Group) -> Grid:
     InputError
         When its coordinates are damaged.
     """
-    problem, root = "", str(group.store_path).removeprefix("file://")
+    problem, root = "", root_of(group)
     try:
         told = dict(group[SPATIAL_REF].attrs)
         centres = {dim: np.asarray(group[dim][...]) for dim in (Y, X)}  # type: ignore[index]
@@ -171,10 +178,18 @@ def stored_grid(group: zarr.Group) -> Grid:
             return grid
         problem = "they do not fit each other"
         if not is_sealed:
-            problem, root = "CRS and GeoTransform do not fit their checksum", f"{root}/{SPATIAL_REF}/zarr.json"
+            problem, root = "CRS and GeoTransform do not fit their checksum", f"{root}/{SPATIAL_REF}/{_ABOUT}"
     except Exception as error:  # noqa: BLE001  (as for `open_store`)
         problem = str(error) or type(error).__name__
     raise InputError(f"the coordinates of the store are damaged: {problem}", root, _MEND)
+
+
+def root_of(group: zarr.Group) -> str:
+    """Tell the path or URL of a group."""
+    store = group.store_path.store
+    if isinstance(store, FsspecStore):
+        return str(store.fs.unstrip_protocol(store.path))
+    return str(group.store_path).removeprefix("file://")
 
 
 def same_grid(one: Grid, other: Grid) -> bool:
@@ -200,6 +215,20 @@ def check_chunks(side: Any) -> int:
 def as_json(attrs: Any) -> dict[str, Any]:
     """Turn attributes into what JSON holds: numpy's numbers into Python's, what else is no JSON into text."""
     return dict(json.loads(json.dumps(dict(attrs), default=lambda value: getattr(value, "tolist", value.__str__)())))
+
+
+def _as_zarr_takes_it(root: Location, *, is_read: bool) -> Any:
+    if isinstance(root, Remote):
+        return FsspecStore.from_url(root.url, storage_options=options_of(root.url), read_only=is_read)
+    return root
+
+
+def _is_in_the_way(root: Location, contents: dict[str, Any]) -> bool:
+    """Tell whether something else lies there than what a killed `make_store` leaves in an object store."""
+    if isinstance(root, Remote):
+        there = list_files(root)
+        return _ABOUT in there or not there.keys() <= contents.keys() or root.is_file()
+    return root.exists() and (not root.is_dir() or any(root.iterdir()))
 
 
 def _is_sealed(group: zarr.Group, name: str, told: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -16,9 +15,10 @@ from lakescale.chunks import sink
 from lakescale.cluster import compute
 from lakescale.grid import Grid
 from lakescale.schema import InputError, X, Y
+from lakescale.storage import locate, locked
 from lakescale.store.codec import FILLS
 from lakescale.store.commits import Commits, Member
-from lakescale.store.files import locked, writing
+from lakescale.store.files import writing
 from lakescale.store.group import (
     Raster,
     as_json,
@@ -35,6 +35,8 @@ from lakescale.store.reader import StoredArray, lazy_array
 if TYPE_CHECKING:
     from distributed import Client
 
+    from lakescale.storage import Location
+
 KIND = "layers"
 """What the store calls itself."""
 _SOURCE = "fingerprint"
@@ -43,7 +45,7 @@ _SIDE = 2048
 
 def write_layer(
     raster: xr.DataArray,
-    store: str | Path,
+    store: str | Location,
     name: str,
     *,
     chunks: int | None = None,
@@ -58,7 +60,7 @@ def write_layer(
     raster
         ``(y, x)``: float32 (NaN = no data), bool, uint8 or int32, on the grid of the store.
     store
-        A folder on a local file system, such as ``dem.zarr``; made where there is none.
+        A folder, such as ``dem.zarr``, or its URL in an object store; made where there is none.
     name
         Name of the layer.
     chunks
@@ -80,7 +82,7 @@ def write_layer(
     RunError
         When the disk takes no more, or another process writes to the store.
     """
-    root, item = Path(store), f"{store}: {name}"
+    root, item = locate(store), f"{store}: {name}"
     if raster.dims != (Y, X) or str(raster.dtype) not in FILLS:
         what = f"a layer has the dims (y, x) and one of {', '.join(FILLS)}; this has {raster.dims}, {raster.dtype}"
         raise InputError(what, item, "choose a band, or change the type with .astype")
@@ -102,7 +104,7 @@ def write_layer(
     return len(left)
 
 
-def open_layer(store: str | Path, name: str, *, chunks: int | None = None) -> xr.DataArray:
+def open_layer(store: str | Location, name: str, *, chunks: int | None = None) -> xr.DataArray:
     """Open a layer as a lazy array; every chunk is checked against its checksum and its marker as it is read.
 
     Parameters
@@ -122,7 +124,7 @@ def open_layer(store: str | Path, name: str, *, chunks: int | None = None) -> xr
     InputError
         When there is no such layer, or chunks of it are not written. A damaged chunk raises it when computed.
     """
-    root = Path(store)
+    root = locate(store)
     group = open_store(root, KIND)
     if name not in group:
         there = ", ".join(sorted(set(group.array_keys()) - {Y, X, "spatial_ref"})) or "none"
@@ -142,7 +144,7 @@ def open_layer(store: str | Path, name: str, *, chunks: int | None = None) -> xr
     return xr.DataArray(data, dims=(Y, X), coords=grid.coords(), name=name, attrs=attrs)
 
 
-def _claim(root: Path, name: str, raster: xr.DataArray, chunks: int | None, *, overwrite: bool) -> Commits:
+def _claim(root: Location, name: str, raster: xr.DataArray, chunks: int | None, *, overwrite: bool) -> Commits:
     """Make the array of a layer, or see that it is the one to go on with."""
     group, source = open_store(root, KIND, mode="r+"), tokenize(raster.data)
     told = {_SOURCE: source, "told": as_json(raster.attrs)}

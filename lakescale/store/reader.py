@@ -71,9 +71,9 @@ class StoredArray:
             index = (*leading, *block)
             try:
                 told = self.commits.read_marker(index)
-                for place in np.ndindex(*out.shape[:-2]):
-                    inner = tuple(axis[k] for axis, k in zip(own, place, strict=True))
-                    chunk = self.commits.read(self.name, index, inner, told)
+                places = list(np.ndindex(*out.shape[:-2]))
+                inner = [tuple(axis[k] for axis, k in zip(own, place, strict=True)) for place in places]
+                for place, chunk in zip(places, self.commits.read(self.name, index, inner, told), strict=True):
                     out[(*place, *of_window)] = FILLS[self.dtype.name] if chunk is None else chunk[of_block]
             except InputError as error:
                 what = f"{error.what}, {label}" if label else error.what
