@@ -42,7 +42,6 @@ def write_season(season: TrueSeason, folder: Path, dates: tuple[str, ...] = DATE
         "dem": {"source": str(folder / "input/dem.tif"), "margin_m": 0},
         "evidence": "index",
         "index_threshold": 0.18,
-        "rules": {"neck_rule": "bridges", "neck_px": 5},
         "min_sink_share": 0.3,
         "title": "A synthetic season",
         **options,

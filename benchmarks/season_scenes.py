@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DATES = ("2019-06-22", "2019-07-02", "2019-07-06", "2019-07-10", "2019-07-14", "2019-07-18", "2019-07-22", "2019-08-09")
 KINDS = {"stays": 0.12, "rapid": 0.35, "slow": 0.13, "twin": 0.2, "refills": 0.05, "freezes": 0.15}
-PITCH_PX, _RADIUS_PX, _DEPTH_M = 230, (12, 30), (3.0, 8.0)
+PITCH_PX, _RADIUS_PX, _DEPTH_M = 230, (12, 30), (4.0, 10.0)
 _SNOWED = 0.97
 """Share of a lid from which on it has no gap, and snow lies on it."""
 _WATER, _GREY, _SNOW, _FLOOR = range(1, 5)

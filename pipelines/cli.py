@@ -98,7 +98,7 @@ def map_command(
     like: Annotated[str | None, typer.Option(help="Raster whose grid the run takes.")] = None,
     crs: Annotated[str | None, typer.Option(help="CRS of the run's grid, in metres [the scene's].")] = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel of the run's grid, m [the scene's].")] = None,
-    cloud: Annotated[str | None, typer.Option(help="auto, scl, moussavi, williamson or none.")] = None,
+    cloud: Annotated[str | None, typer.Option(help="auto, moussavi, williamson, scl, s2cloudless or none.")] = None,
     sinks_engine: Annotated[str | None, typer.Option(help="tiled or whitebox [tiled].")] = None,
     dem_nodata: Annotated[float | None, typer.Option(help="Value that means no elevation.")] = None,
     min_sink_depth_m: Annotated[float | None, typer.Option(help="Depth from which a sink counts, m [0.5].")] = None,

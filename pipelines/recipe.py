@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from lakescale.rules import PRESETS, PolygonRules
 from lakescale.schema import InputError
 
+CloudRule = Literal["auto", "s2cloudless", "moussavi", "williamson", "scl", "none"]
+
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
@@ -140,8 +142,10 @@ class MapRecipe(_Strict):
     ice: Annotated[IceRecipe | None, BeforeValidator(_as_source)] = None
     aoi: str | None = None
     exclude: str | None = None
-    cloud: Literal["auto", "scl", "moussavi", "williamson", "none"] = "auto"
-    """The rule that tells cloud; ``auto`` takes the best that the bands allow."""
+    cloud: CloudRule = "auto"
+    """The rule that tells cloud; ``auto`` takes the best that the bands allow, ``s2cloudless`` is an extra for L1C."""
+    cloud_margin_m: Annotated[float, Field(ge=0)] = 0.0
+    """What lies within this distance of cloud counts as not seen, too: its thin edges, over dark water above all."""
     models: Annotated[tuple[ModelRecipe, ...], BeforeValidator(_as_models)] = ()
     evidence: Literal["auto", "color", "index", "model"] = "auto"
     """What the lakes are made of. ``auto``: color thresholds for 8-bit RGB, the water index for reflectance; ``model``:

@@ -79,7 +79,7 @@ def _look(
     date: MappedDate, lakes: gpd.GeoDataFrame, shapes: gpd.GeoDataFrame, ground: Ground, client: Client
 ) -> tuple[pd.DataFrame, list[str]]:
     """Look at the ground of tracks and at lakes on one date."""
-    scene = prepare_date(ground, list(date.scenes)).sources.scene
+    scene = prepare_date(ground, list(date.scenes), client).sources.scene
     try:
         asked = [assess_lids(scene, one) for one in (shapes, lakes[[LAKE_ID, "geometry"]])]
     except InputError as error:

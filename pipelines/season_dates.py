@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import CancelledError, KilledWorker
 
+from lakescale.cluster import compute
 from lakescale.schema import InputError, LakescaleError, RunError
 from lakescale.store import open_store
 from pipelines.map_lakes import Prepared, map_lakes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from pipelines.recipe import MapRecipe
     from pipelines.season_folder import SeasonFolder
-    from pipelines.season_scenes import SeasonScene
+    from pipelines.season_scenes import Placed, SeasonScene
 
 _LOG = logging.getLogger(f"lakescale.{__name__}")
 
@@ -38,6 +39,7 @@ LAKES, FACTS = "lakes.parquet", "of_season"
 _CHUNK = re.compile(r"(?P<store>.+\.zarr)/(?P<layer>\w+)/(?:c|commits)/(?P<row>\d+)/(?P<col>\d+)")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PAUSE_S, _WORKERS_S = 1.0, 60
+LEAST_CLOUD = "least cloud"
 _RASTER = 2
 """Dimensions of a layer."""
 
@@ -121,7 +123,7 @@ class DateMapper:
         if is_finished(out, fingerprint):
             return self._readmit(MappedDate(day, out, fingerprint, is_kept=True, scenes=tuple(scenes)))
         start = time.perf_counter()
-        recipe = self.ground.recipe.of_date([file for scene in scenes for file in scene.files], out)
+        recipe = self.ground.recipe.of_date(day, [file for scene in scenes for file in scene.files], out)
         facts = {FACTS: {"fingerprint": fingerprint, "scenes": [scene.name for scene in scenes]}}
         prepared = prepare_date(self.ground, scenes, self.client, facts)
         again = _take_over(recipe).is_same
@@ -135,7 +137,7 @@ class DateMapper:
         """Measure what the lakes of a date hold, unless that is done, and have its scenes count as good."""
         token = depths_token(self.ground.recipe, mapped.fingerprint)
         if not is_told(mapped.folder / DEPTHS, token):
-            sources = prepare_date(self.ground, list(mapped.scenes)).sources
+            sources = prepare_date(self.ground, list(mapped.scenes), self.client).sources
             lakes = read_table(mapped.folder / LAKES)
             write_depths(mapped.folder / DEPTHS, lakes, sources, self.ground.recipe, token, self.client)
         for scene in mapped.scenes:
@@ -182,20 +184,34 @@ def prepare_date(
     InputError
         When one of them cannot be used; its item names that one.
     """
-    placed, notes = [], []
+    placed = []
     for scene in scenes:
         problem: InputError | None = None
         try:
-            raster, told = place_one(scene, ground.recipe, ground.grid)
+            one = place_one(scene, ground.recipe, ground.grid)
         except InputError as error:
             problem = error
         if problem is not None:
             item = problem.item if scene.is_meant_by(problem.item) else f"{scene.name}: {problem.item}"
             raise InputError(problem.what, item, problem.mend)
-        placed.append(raster)
-        notes += told if len(scenes) == 1 else [f"{scene.name}: {one}" for one in told]
+        placed.append(one)
+    notes = [note if len(scenes) == 1 else f"{scene.name}: {note}" for scene, one in zip(scenes, placed, strict=True)
+             for note in one.notes]  # fmt: skip
+    if len(placed) > 1 and ground.recipe.mosaic == LEAST_CLOUD and client is not None:
+        placed, order = clearest_first(placed, scenes, client)
+        notes.append(order)
     stored = STORED if ground.sources.sink_depth is not None else frozenset()
-    return Prepared(ground.with_scene(mosaic(placed), notes), client, stored, facts or {})
+    return Prepared(ground.with_scene(mosaic([one.scene for one in placed]), notes), client, stored, facts or {})
+
+
+def clearest_first(placed: list[Placed], scenes: list[SeasonScene], client: Client) -> tuple[list[Placed], str]:
+    """Put the scenes of a date with less cloud before those with more; as they are where it was not assessed."""
+    if any(one.clouded is None for one in placed):
+        return placed, "mosaic: in the order of names, since cloud was not assessed in all scenes"
+    shares = [float(share) for share in compute(*[one.clouded for one in placed], client=client, description="cloud")]
+    order = sorted(range(len(placed)), key=lambda k: shares[k])
+    told = ", ".join(f"{scenes[k].name} ({shares[k]:.1%} cloud)" for k in order)
+    return [placed[k] for k in order], f"mosaic: the least cloud first: {told}"
 
 
 def is_finished(out: Path, fingerprint: str) -> bool:

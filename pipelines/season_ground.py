@@ -38,7 +38,7 @@ OF_THE_CATALOGUE = (
     "title", "creator", "license", "credits", "position_error_m", "volume", "depth", "lids", "ice_sheet",
 )  # fmt: skip
 """Entries of a recipe on which the lakes of a date do not depend."""
-_ELSEWHERE = ("track", "retries", "dates", *OF_THE_CATALOGUE)
+_ELSEWHERE = ("track", "retries", "dates", "clouds", "mosaic", *OF_THE_CATALOGUE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class Ground:
 
     def fingerprint(self, scenes: Iterable[SeasonScene]) -> str:
         """Sum up all that the lakes of a date depend on: scenes, options, version, weights."""
-        return digest([self.token, [scene.state for scene in scenes]])
+        listed = list(scenes)
+        asked = [self.recipe.cloud_of(scene.day, scene.files) for scene in listed]
+        how = self.recipe.mosaic if len(listed) > 1 else ""
+        return digest([self.token, [scene.state for scene in listed], asked, how])
 
 
 def find_season_grid(

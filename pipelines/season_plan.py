@@ -100,7 +100,9 @@ def _with_written_sinks(ground: Ground) -> Ground:
 def _plan_first(ground: Ground, left: list[list[SeasonScene]], folder: SeasonFolder) -> dict[str, Any]:
     """Plan the first date that can be opened; the others are on the same grid."""
     for scenes in left:
-        recipe = ground.recipe.of_date([file for one in scenes for file in one.files], folder.path / DATES)
+        recipe = ground.recipe.of_date(
+            scenes[0].day, [file for one in scenes for file in one.files], folder.path / DATES
+        )
         try:
             return plan(recipe, prepare_date(ground, scenes))
         except InputError:  # told when its turn comes

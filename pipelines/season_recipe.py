@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, model_validator
@@ -12,7 +12,7 @@ from lakescale.rules import PRESETS
 from lakescale.scene.names import parse_day
 from lakescale.schema import InputError
 from lakescale.series import TrackRules
-from pipelines.recipe import OPTIONS, MapRecipe, SceneRecipe, in_our_words
+from pipelines.recipe import OPTIONS, CloudRule, MapRecipe, SceneRecipe, in_our_words
 from pipelines.season_sections import DepthRecipe, IceSheetRecipe, VolumeRecipe
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ def _as_none(value: Any) -> Any:
     return None if value == "none" else value
 
 
+def _with_text_keys(value: Any) -> Any:
+    """Take days as YAML reads them."""
+    return {str(name): one for name, one in value.items()} if isinstance(value, dict) else value
+
+
 def _as_text(value: Any) -> Any:
     """Take dates as YAML reads them."""
     return {name: str(day) for name, day in value.items()} if isinstance(value, dict) else value
@@ -51,6 +56,13 @@ class SeasonRecipe(MapRecipe):
     of all of them. Several scenes of one date are mosaicked: of a pixel the first that saw it counts."""
     dates: Annotated[dict[str, str], BeforeValidator(_as_text)] = Field(default={})
     """Dates by file name, of scenes whose names tell none or a wrong one."""
+    clouds: Annotated[dict[str, CloudRule], BeforeValidator(_with_text_keys)] = Field(default={})
+    """Rules that tell cloud, by date or by file name, where ``cloud`` is not to hold."""
+    cloud_margin_m: Annotated[float, Field(ge=0)] = 300.0
+    """As of one date; more than 0 by default, since water under a thin edge of cloud would look drained."""
+    mosaic: Literal["first", "least cloud"] = "first"
+    """Of several scenes of a date the first that saw a pixel counts: in the order of their names, or the one with the
+    least cloud first."""
     title: str = ""
     """Of the catalogue; by default the folder's name and the dates."""
     creator: str = ""
@@ -101,9 +113,15 @@ class SeasonRecipe(MapRecipe):
         day = self.dates.get(name)
         return None if day is None else parse_day(day).isoformat()
 
-    def of_date(self, sources: Sequence[str], out: Path) -> MapRecipe:
+    def cloud_of(self, day: str, files: Sequence[str]) -> str:
+        """Tell by which rule cloud is found in a scene: by its file's name, its date, or that of all."""
+        named = [self.clouds[key] for key in (*(Path(file).name for file in files), day) if key in self.clouds]
+        return named[0] if named else self.cloud
+
+    def of_date(self, day: str, sources: Sequence[str], out: Path) -> MapRecipe:
         """Make the recipe of one date."""
         values = {name: getattr(self, name) for name in MapRecipe.model_fields}
+        values["cloud"] = self.cloud_of(day, sources)
         scene = self.scene.model_copy(update={"source": list(sources)})
         return MapRecipe.model_construct(**values | {"scene": scene, "out": out})
 

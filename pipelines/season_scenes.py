@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakescale.grid import Grid
 from lakescale.scene import bring_to_grid, seen_mask
@@ -90,6 +90,7 @@ def list_scenes(recipe: SeasonRecipe) -> dict[str, list[SeasonScene]]:
         for asset in assets:
             groups[_day_of(asset, recipe), _image_of(asset)].append(asset.path)
     _refuse_twice((day, file) for (day, _), files in groups.items() for file in files)
+    _refuse_strange(recipe, {day for day, _ in groups}, [file for files in groups.values() for file in files])
     by_day: dict[str, list[SeasonScene]] = defaultdict(list)
     for (day, _), files in groups.items():
         by_day[day].append(SeasonScene(day, tuple(sorted(files)), named.get(files[0], ())))
@@ -105,7 +106,16 @@ def open_one(scene: SeasonScene, recipe: SeasonRecipe) -> tuple[xr.DataArray, tu
     return open_date(asked)
 
 
-def place_one(scene: SeasonScene, recipe: SeasonRecipe, grid: Grid) -> tuple[xr.DataArray, list[str]]:
+class Placed(NamedTuple):
+    """A scene on the season's grid (lazy)."""
+
+    scene: xr.DataArray
+    notes: list[str]
+    clouded: xr.DataArray | None
+    """Share of it that cloud hides; None where cloud was not assessed."""
+
+
+def place_one(scene: SeasonScene, recipe: SeasonRecipe, grid: Grid) -> Placed:
     """Open a scene, hide its cloud, and bring it to the season's grid (lazy).
 
     Raises
@@ -119,11 +129,13 @@ def place_one(scene: SeasonScene, recipe: SeasonRecipe, grid: Grid) -> tuple[xr.
         there, here = (_extent(one) for one in (own, grid))
         what = f"the scene misses the season's grid: it covers {there}, the grid {here}"
         raise InputError(what, scene.name, "leave it out, or give it a season of its own")
-    opened, cloud = hide_cloud(opened, beside, recipe.cloud)
-    placed = bring_to_grid(opened, grid, chunks=recipe.scene.chunks)
+    rule = recipe.cloud_of(scene.day, scene.files)
+    clear, cloud = hide_cloud(opened, beside, rule, margin_m=recipe.cloud_margin_m)
+    clouded = None if clear is opened else 1 - seen_mask(clear).sum() / seen_mask(opened).sum()
+    placed = bring_to_grid(clear, grid, chunks=recipe.scene.chunks)
     if "resampling" in placed.attrs:
         notes.append(f"scene: brought to the season's grid by {placed.attrs['resampling']}")
-    return placed, [*notes, cloud]
+    return Placed(placed, [*notes, cloud], clouded)
 
 
 def mosaic(scenes: Sequence[xr.DataArray]) -> xr.DataArray:
@@ -199,6 +211,13 @@ def _refuse_twice(files: Iterable[tuple[str, str]]) -> None:
             item = file if other == file else f"{other}, {file}"
             raise InputError(f"the same scene of {day} is given twice", item, "give each scene once")
         by_name[key] = file
+
+
+def _refuse_strange(recipe: SeasonRecipe, days: set[str], files: Iterable[str]) -> None:
+    """Refuse rules on cloud for a date or a file that is none of the season's."""
+    if strange := set(recipe.clouds) - days - {Path(file).name for file in files}:
+        mend = f"dates are {', '.join(sorted(days))}; files go by their names"
+        raise InputError(f"a rule on cloud for {min(strange)!r}, which is no scene", "recipe: clouds", mend)
 
 
 def _stat(file: str) -> tuple[int, int]:

@@ -59,7 +59,7 @@ def open_sources(recipe: MapRecipe) -> Sources:
     grid = find_grid(recipe.grid, scene, item)
     if TIME not in scene.coords:
         raise InputError("no date can be read from the names of the scene", item, "give one: --date 2019-07-23")
-    scene, cloud_note = hide_cloud(scene, beside, recipe.cloud)
+    scene, cloud_note = hide_cloud(scene, beside, recipe.cloud, margin_m=recipe.cloud_margin_m)
     sources = Sources(bring_to_grid(scene, grid, chunks=_chunks_for(scene, grid, recipe)), grid, notes)
     if "resampling" in sources.scene.attrs:
         notes.append(
@@ -108,9 +108,11 @@ def find_grid(asked: GridRecipe, scene: xr.DataArray, item: str) -> Grid:
     return grid
 
 
-def hide_cloud(scene: xr.DataArray, beside: Iterable[xr.DataArray], rule: str) -> tuple[xr.DataArray, str]:
+def hide_cloud(
+    scene: xr.DataArray, beside: Iterable[xr.DataArray], rule: str, *, margin_m: float = 0.0
+) -> tuple[xr.DataArray, str]:
     """Take clouded pixels for not seen, where the bands tell them; and say what was done."""
-    found = assess_cloud(scene, beside=tuple(beside), rule=rule)
+    found = assess_cloud(scene, beside=tuple(beside), rule=rule, margin_m=margin_m)
     if found.mask is None:
         return scene, found.note
     seen = seen_without_cloud(seen_mask(scene), found)

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
 import numpy as np
+from scipy import ndimage
 
 from lakescale.chunks import map_tiles
+from lakescale.evidence import cloud_s2cloudless
+from lakescale.grid import Grid
 from lakescale.scene import seen_mask
 from lakescale.scene.names import SCL
 from lakescale.schema import BAND, BLUE, CLOUD, SEEN, InputError, X, Y
@@ -38,8 +41,11 @@ class _Rule(NamedTuple):
     """Reflectances between which, both excluded, each band must lie; empty for classes."""
     bands: tuple[str, ...]
     needs_toa: bool = False
+    is_asked_for: bool = False
+    """Whether it is taken only by name."""
 
 
+_S2CLOUDLESS = "s2cloudless"
 _MOUSSAVI = {CIRRUS: (0.003, _OPEN), SWIR1: (0.11, _OPEN), BLUE: (0.60, 0.97)}
 _RULES = {
     "moussavi": _Rule(
@@ -50,6 +56,14 @@ _RULES = {
     ),
     "williamson": _Rule("B11 > 0.14 (Williamson et al. 2018)", {SWIR1: (0.14, _OPEN)}, (SWIR1,)),
     "scl": _Rule("SCL 3, 8, 9, 10 (cloud and its shadow; SCL takes cloud for snow and shadow for water)", {}, (SCL,)),
+    _S2CLOUDLESS: _Rule(
+        f"s2cloudless, probability above {cloud_s2cloudless.THRESHOLD:g} on the mean of a disk of "
+        f"{cloud_s2cloudless.AVERAGE_PX} pixels, grown by {cloud_s2cloudless.GROW_PX}",
+        dict.fromkeys(cloud_s2cloudless.BANDS, (-_OPEN, _OPEN)),
+        cloud_s2cloudless.BANDS,
+        needs_toa=True,
+        is_asked_for=True,
+    ),
 }  # in the order of preference
 
 
@@ -61,12 +75,14 @@ class CloudAssessment:
     """Bool ``(y, x)``, lazy, named ``cloud``: True = cloud (by ``scl`` its shadow too), False = not, or not seen.
     None where cloud was not assessed."""
     rule: str
-    """``moussavi``, ``williamson``, ``scl`` or ``none``."""
+    """``moussavi``, ``williamson``, ``scl``, ``s2cloudless`` or ``none``."""
     note: str
     """One sentence for a run's notes and manifest."""
 
 
-def assess_cloud(scene: xr.DataArray, *, beside: Sequence[xr.DataArray] = (), rule: str = AUTO) -> CloudAssessment:
+def assess_cloud(
+    scene: xr.DataArray, *, beside: Sequence[xr.DataArray] = (), rule: str = AUTO, margin_m: float = 0.0
+) -> CloudAssessment:
     """Find cloud by the best rule that the bands allow. Lazy.
 
     ``auto`` takes the first of these:
@@ -79,6 +95,10 @@ def assess_cloud(scene: xr.DataArray, *, beside: Sequence[xr.DataArray] = (), ru
        cirrus. It comes last, though it alone knows shadows: it takes cloud for snow, and here all is snow and ice.
     4. ``none``: not assessed. 8-bit RGB tells no cloud from ice.
 
+    By name alone ``s2cloudless``: the package's model of single pixels of L1C, with ten bands (B01, B02, B04, B05, B08,
+    B8A, B09, B10, B11, B12), smoothed and grown as its authors do at 10 m. It was trained on land, not on ice sheets;
+    it is an extra (``pip install 'lakescale[cloud]'``).
+
     Parameters
     ----------
     scene
@@ -88,6 +108,9 @@ def assess_cloud(scene: xr.DataArray, *, beside: Sequence[xr.DataArray] = (), ru
         band that several have, the first one counts, the scene's before all.
     rule
         ``auto``, or one by name; ``none`` for no assessment.
+    margin_m
+        Pixels with cloud within this distance count as cloud, too: thin edges, over dark water above all, pass every
+        rule.
 
     Returns
     -------
@@ -97,22 +120,29 @@ def assess_cloud(scene: xr.DataArray, *, beside: Sequence[xr.DataArray] = (), ru
     Raises
     ------
     InputError
-        No such rule; a rule asked for by name whose bands are missing or 8-bit, or ``moussavi`` on surface reflectance;
-        bands beside on another grid.
+        No such rule; a rule asked for by name whose bands are missing or 8-bit, or ``moussavi`` or ``s2cloudless`` on
+        surface reflectance; ``s2cloudless`` where it is not installed; bands beside on another grid; a margin that is
+        none.
     """
     if rule not in (AUTO, NO_RULE, *_RULES):
         raise InputError(
             f"there is no cloud rule {rule!r}", "cloud", f"choose {AUTO}, {', '.join(_RULES)} or {NO_RULE}"
         )
+    if not 0 <= margin_m < _OPEN:
+        raise InputError(f"margin_m must be metres, 0 or more, got {margin_m!r}", "cloud", "for example 300")
     if rule == NO_RULE:
         return CloudAssessment(None, NO_RULE, f"cloud not assessed, as asked: {_SEEN_ANYWAY}")
     stacks = [scene, *beside]
     _refuse_other_shapes(stacks)
-    candidates = tuple(_RULES) if rule == AUTO else (rule,)
+    named = [name for name, one in _RULES.items() if not one.is_asked_for]
+    candidates = named if rule == AUTO else [rule]
     obstacles = {name: _obstacle(stacks, name, asked=rule != AUTO) for name in candidates}
     for name in (name for name, obstacle in obstacles.items() if not obstacle):
         note = f"cloud: {_RULES[name].says}{_doubt(scene, _RULES[name])}"
-        return CloudAssessment(_cloud_mask(stacks, _RULES[name]), name, note)
+        mask = _cloud_mask(stacks, _RULES[name])
+        if margin_m:
+            mask, note = _widen(mask, scene, margin_m), f"{note}; and within {margin_m:g} m of it"
+        return CloudAssessment(mask, name, note)
     if rule == AUTO:
         why = _why_not(stacks, obstacles["williamson"])
         return CloudAssessment(None, NO_RULE, f"cloud not assessed: {why}; {_SEEN_ANYWAY}")
@@ -164,6 +194,8 @@ def _obstacle(stacks: Sequence[xr.DataArray], name: str, *, asked: bool) -> str:
     dtypes = {str(stacks[_holder(stacks, band)].dtype) for band in rule.bands}
     if rule.within and not all(dtype.startswith("float") for dtype in dtypes):
         return f"it needs reflectance as float, these bands are {' and '.join(sorted(dtypes))}"
+    if name == _S2CLOUDLESS and not cloud_s2cloudless.is_installed():
+        return "s2cloudless is not installed, which pip install 'lakescale[cloud]' does"
     level = str(stacks[0].attrs.get("product_level", ""))
     if rule.needs_toa and (level.startswith("L2") if asked else level != "L1C"):
         return f"it needs top-of-atmosphere reflectance, the level is {level or 'not known'}"
@@ -192,12 +224,34 @@ def _cloud_mask(stacks: Sequence[xr.DataArray], rule: _Rule) -> xr.DataArray:
     holders = [_holder(stacks, band) for band in rule.bands]
     used = sorted(set(holders))
     planes = [(used.index(i), _bands(stacks[i]).index(band)) for i, band in zip(holders, rule.bands, strict=True)]
-    limits = tuple((*plane, *rule.within[band]) for plane, band in zip(planes, rule.bands, strict=True) if rule.within)
     layers = [_raster(seen), *(_raster(_stack(stacks[i])) for i in used)]
+    if rule.bands == cloud_s2cloudless.BANDS:
+        return seen.copy(data=_ask_s2cloudless(layers, tuple(planes))).rename(CLOUD)
+    limits = tuple((*plane, *rule.within[band]) for plane, band in zip(planes, rule.bands, strict=True) if rule.within)
     options = {"limits": limits} if limits else {"plane": planes[0]}
     kernel = _between if limits else _of_class
     mask = map_tiles(kernel, *layers, depth=0, name="cloud-mask", dtype=bool, options=options)
     return seen.copy(data=mask).rename(CLOUD)
+
+
+def _ask_s2cloudless(layers: list[da.Array], planes: tuple[tuple[int, int], ...]) -> da.Array:
+    kernel, depth = cloud_s2cloudless.find_cloud, cloud_s2cloudless.REACH_PX
+    return map_tiles(kernel, *layers, depth=depth, name="cloud-s2cloudless", dtype=bool, options={"planes": planes})
+
+
+def _widen(mask: xr.DataArray, scene: xr.DataArray, margin_m: float) -> xr.DataArray:
+    """Take what lies within a distance of cloud for cloud, where it was seen."""
+    radius = margin_m / Grid.of(scene).pixel_size_m
+    seen = _raster(seen_mask(scene).transpose(Y, X))
+    layers, options = (_raster(mask), seen), {"radius": radius}
+    depth = int(np.ceil(radius))
+    return mask.copy(data=map_tiles(_near, *layers, depth=depth, name="cloud-margin", dtype=bool, options=options))
+
+
+def _near(cloud: NDArray[np.bool_], seen: NDArray[np.bool_], *, radius: float) -> NDArray[np.bool_]:
+    if not cloud.any():
+        return cloud
+    return np.asarray(seen & (ndimage.distance_transform_edt(~cloud) <= radius))
 
 
 def _between(
