@@ -117,7 +117,7 @@ def lay_ground(recipe: SeasonRecipe, grid: Grid) -> Ground:
     depth = None if sources.sink_depth is None else _request(sources.sink_depth)
     areas = [state_of(source) for source in (recipe.aoi, recipe.exclude, recipe.ice and recipe.ice.source) if source]
     about = {name: value for name, value in recipe.answer.items() if name not in _ELSEWHERE}
-    about["scene"] = {name: value for name, value in about["scene"].items() if name != "source"}
+    about["scene"] = {name: value for name, value in about["scene"].items() if name not in ("source", "stac")}
     where = [list(grid.shape), list(grid.transform)[:6], grid.crs.to_wkt()]
     return Ground(recipe, sources, digest([__version__, about, areas, depth, where]))
 

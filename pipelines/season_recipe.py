@@ -13,7 +13,7 @@ from lakescale.scene.names import parse_day
 from lakescale.schema import InputError
 from lakescale.series import TrackRules
 from pipelines.recipe import OPTIONS, CloudRule, MapRecipe, SceneRecipe, in_our_words
-from pipelines.season_sections import DepthRecipe, IceSheetRecipe, VolumeRecipe
+from pipelines.season_sections import DepthRecipe, IceSheetRecipe, StacRecipe, VolumeRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,10 @@ def _as_scenes(value: Any) -> Any:
     if isinstance(value, str | Path):
         return {"source": [str(value)]}
     return {"source": value} if isinstance(value, list) else value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
 
 
 def _as_none(value: Any) -> Any:
@@ -43,13 +47,31 @@ def _as_text(value: Any) -> Any:
     return {name: str(day) for name, day in value.items()} if isinstance(value, dict) else value
 
 
+class SeasonScenes(SceneRecipe):
+    """Scenes of many dates, listed or searched for."""
+
+    source: Annotated[list[str], BeforeValidator(_as_list)] = Field(default=[])
+    stac: StacRecipe | None = None
+
+    @model_validator(mode="after")
+    def _are_named(self) -> SeasonScenes:
+        if not self.source and self.stac is None:
+            raise ValueError("no scenes are named: give a source, or a search as stac")
+        return self
+
+    def of_files(self, files: Sequence[str], date: str | None = None) -> SceneRecipe:
+        """Ask for some of the files alone, as one date."""
+        values = {name: getattr(self, name) for name in SceneRecipe.model_fields}
+        return SceneRecipe.model_construct(**values | {"source": list(files), "date": date or self.date})
+
+
 class SeasonRecipe(MapRecipe):
     """Scenes of many dates to lakes, on one grid, and these to one catalogue.
 
     All that a recipe of one scene has (`MapRecipe`) holds for each date.
     """
 
-    scene: Annotated[SceneRecipe, BeforeValidator(_as_scenes)] = Field(
+    scene: Annotated[SeasonScenes, BeforeValidator(_as_scenes)] = Field(
         validation_alias=AliasChoices("scenes", "scene"), serialization_alias="scenes"
     )
     """Files, folders, globs, URLs or STAC items of all dates, as ``scenes:``; bands, scale, offset and nodata are those
@@ -122,7 +144,7 @@ class SeasonRecipe(MapRecipe):
         """Make the recipe of one date."""
         values = {name: getattr(self, name) for name in MapRecipe.model_fields}
         values["cloud"] = self.cloud_of(day, sources)
-        scene = self.scene.model_copy(update={"source": list(sources)})
+        scene = self.scene.of_files(sources)
         return MapRecipe.model_construct(**values | {"scene": scene, "out": out})
 
     def to_yaml(self) -> str:

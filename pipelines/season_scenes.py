@@ -16,6 +16,7 @@ from lakescale.scene.names import band_of
 from lakescale.scene.on_grid import overlap
 from lakescale.scene.opening import find_assets
 from lakescale.schema import BAND, SEEN, InputError
+from pipelines.season_stac import digest_of_item, find_items
 from pipelines.sources import hide_cloud, open_date
 
 if TYPE_CHECKING:
@@ -55,9 +56,12 @@ class SeasonScene:
         return Path(self.files[0]).name
 
     @property
-    def state(self) -> list[tuple[str, int, int]]:
-        """Path, size and time of change of its files, which tell whether it is still the same; 0 of a URL."""
-        return [(file, *_stat(file)) for file in self.files]
+    def state(self) -> list[tuple[Any, ...]]:
+        """Tell whether it is still the same: path, size and time of its files (0 of a URL); what an item says."""
+        if not _is_item(self.files[0]):
+            return [(file, *_stat(file)) for file in self.files]
+        told = self.name, digest_of_item(Path(self.files[0]))
+        return [told, *((asset, *_stat(asset)) for asset in self.assets if "://" not in asset)]
 
     @property
     def is_remote(self) -> bool:
@@ -81,7 +85,8 @@ def list_scenes(recipe: SeasonRecipe) -> dict[str, list[SeasonScene]]:
     """
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     named: dict[str, tuple[str, ...]] = {}
-    for source in recipe.scene.source:
+    found = [] if recipe.scene.stac is None else find_items(recipe.scene.stac, recipe.aoi)
+    for source in (*recipe.scene.source, *found):
         assets = find_assets(source)
         if _is_item(source):
             groups[_day_of(assets[0], recipe), source].append(source)
@@ -102,8 +107,7 @@ def list_scenes(recipe: SeasonRecipe) -> dict[str, list[SeasonScene]]:
 
 def open_one(scene: SeasonScene, recipe: SeasonRecipe) -> tuple[xr.DataArray, tuple[xr.DataArray, ...], list[str]]:
     """Open a scene on its own grid, what lies beside it, and say what was read."""
-    asked = recipe.scene.model_copy(update={"source": list(scene.files), "date": scene.day})
-    return open_date(asked)
+    return open_date(recipe.scene.of_files(scene.files, scene.day))
 
 
 class Placed(NamedTuple):

@@ -1,4 +1,4 @@
-"""Sections of a season's recipe: what lakes hold, where they lie on the ice sheet."""
+"""Sections of a season's recipe: where scenes are searched, what lakes hold, where they lie on the ice sheet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _as_text(value: Any) -> Any:
+    return None if value is None else str(value)
+
+
 def _as_days(value: Any) -> Any:
     """Take a day, or the first and the last, as YAML reads them."""
     if value is None:
@@ -20,6 +24,24 @@ def _as_days(value: Any) -> Any:
     days = [str(day) for day in (value if isinstance(value, list | tuple) else [value])]
     read_days(days)
     return days
+
+
+Compare = Literal["eq", "neq", "lt", "lte", "gt", "gte", "in"]
+
+
+class StacRecipe(_Strict):
+    """A search for scenes."""
+
+    url: str
+    """Of a STAC API, or URL or path of a static catalogue."""
+    collections: list[str] = []
+    bbox: Annotated[list[float] | None, Field(min_length=4, max_length=4)] = None
+    """West, south, east, north in degrees; by default the bounds of the area of interest, where one is given."""
+    datetime: Annotated[str | None, BeforeValidator(_as_text)] = None
+    """A day, or ``first/last``, as STAC has it."""
+    query: dict[str, dict[Compare, Any]] = {}
+    """Such as ``eo:cloud_cover: {lt: 60}``."""
+    max_items: Annotated[int, Field(ge=1)] | None = None
 
 
 class VolumeRecipe(_Strict):

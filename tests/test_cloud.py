@@ -198,7 +198,11 @@ def test_building_computes_nothing_and_a_chunk_is_one_task(never_compute):
 @pytest.mark.parametrize(
     ("bands", "options", "message"),
     [
-        (["red"], {"rule": "fmask"}, "no cloud rule 'fmask' [cloud]. Choose auto, moussavi, williamson, scl, s2cloudless or none"),
+        (
+            ["red"],
+            {"rule": "fmask"},
+            "no cloud rule 'fmask' [cloud]. Choose auto, moussavi, williamson, scl, s2cloudless or none",
+        ),
         (["red", "swir1"], {"rule": "moussavi"}, "'moussavi' cannot be used: the scene has no cirrus and no blue"),
         (["red", "blue"], {"rule": "williamson"}, "the scene has no swir1 [raw.tif]"),
         (["red", "blue"], {"rule": "scl"}, "the scene has no scl"),

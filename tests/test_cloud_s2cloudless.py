@@ -87,7 +87,7 @@ def test_it_is_taken_by_name_alone_and_refused_where_it_cannot_be_used(monkeypat
         assess_cloud(scene.assign_attrs(product_level="L2A"), rule="s2cloudless")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(cloud_s2cloudless, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"not installed, which pip install 'lakescale\[cloud\]' does"):
+    with pytest.raises(InputError, match=r"not installed, which pip install 'lakescale\[s2cloudless\]' does"):
         assess_cloud(scene, rule="s2cloudless")
 
 

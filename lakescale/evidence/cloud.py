@@ -97,7 +97,7 @@ def assess_cloud(
 
     By name alone ``s2cloudless``: the package's model of single pixels of L1C, with ten bands (B01, B02, B04, B05, B08,
     B8A, B09, B10, B11, B12), smoothed and grown as its authors do at 10 m. It was trained on land, not on ice sheets;
-    it is an extra (``pip install 'lakescale[cloud]'``).
+    it is an extra (``pip install 'lakescale[s2cloudless]'``).
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def _obstacle(stacks: Sequence[xr.DataArray], name: str, *, asked: bool) -> str:
     if rule.within and not all(dtype.startswith("float") for dtype in dtypes):
         return f"it needs reflectance as float, these bands are {' and '.join(sorted(dtypes))}"
     if name == _S2CLOUDLESS and not cloud_s2cloudless.is_installed():
-        return "s2cloudless is not installed, which pip install 'lakescale[cloud]' does"
+        return "s2cloudless is not installed, which pip install 'lakescale[s2cloudless]' does"
     level = str(stacks[0].attrs.get("product_level", ""))
     if rule.needs_toa and (level.startswith("L2") if asked else level != "L1C"):
         return f"it needs top-of-atmosphere reflectance, the level is {level or 'not known'}"
