@@ -22,6 +22,7 @@ from lakescale.cog import export_cog
 from lakescale.kernels import landscape
 from lakescale.polygons import areas_m2, outline_parts, to_map
 from lakescale.synthetic import CLASSES, Region, Scenery, make_region
+from lakescale.synthetic.scenery import make_weather
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +40,11 @@ _PAINT = {  # blue, green, red, nir, swir: how much of a pixel it takes, and its
     _SNOW: (0.9, (0.78, 0.76, 0.73, 0.58, 0.04)),
     _FLOOR: (0.45, (0.50, 0.47, 0.44, 0.32, 0.03)),
 }
-_BOTTOM = (0.54, 0.46, 0.42, 0.30, 0.03)
-_HIDDEN = tuple(CLASSES.index(name) for name in ("not seen", "cloud", "shadow"))
+_BOTTOM = (0.565, 0.517, 0.485, 0.365, 0.034)
+"""Of lakes: half bare ice, half mud."""
+_SHADE, _CLOUD = (0.40, 0.47, 0.53, 0.60, 0.68), (0.85, 0.84, 0.84, 0.80, 0.27)
+"""What shadow takes away, and what cloud is like, as the region's kernels have it."""
+_UNSEEN = CLASSES.index("not seen")
 _BANDS = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08", "swir1": "B11", "cirrus": "B10"}
 _DN = 10_000
 
@@ -168,7 +172,7 @@ class TrueSeason:
         scene, classes = self.region.scene(day), self.region.classes(day)
         data = da.map_blocks(
             _paint_block, scene.data, classes.data[None], bowls=self.bowls, day=dt.date.fromisoformat(day),
-            step=self.region.resolution_m, dtype=np.float32, chunks=scene.data.chunks,
+            region=self.region, dtype=np.float32, chunks=scene.data.chunks,
         )  # fmt: skip
         return scene.copy(data=data)
 
@@ -233,7 +237,7 @@ def _dig_block(block: np.ndarray, *, bowls: list[Bowl], block_info: Any = None) 
 
 
 def _paint_block(
-    planes: np.ndarray, classes: np.ndarray, *, bowls: list[Bowl], day: dt.date, step: float, block_info: Any = None
+    planes: np.ndarray, classes: np.ndarray, *, bowls: list[Bowl], day: dt.date, region: Region, block_info: Any = None
 ) -> np.ndarray:
     _, (top, _), (left, _) = block_info[0]["array-location"]
     out = planes.copy()
@@ -241,17 +245,27 @@ def _paint_block(
         shared = _overlap(bowl, top, left, planes.shape[1:])
         if shared is None:
             continue
-        codes = np.where(np.isin(classes[0][shared[0]], _HIDDEN), 0, bowl.codes(day, step)[shared[1]])
+        codes = np.where(classes[0][shared[0]] == _UNSEEN, 0, bowl.codes(day, region.resolution_m)[shared[1]])
         depth = np.maximum(bowl.level(day) - bowl.bed[shared[1]], 0)
         grain = np.random.default_rng(bowl.name).normal(1, 0.01, bowl.bed.shape)[shared[1]]
+        cloud, shadow = (field[shared[1]] for field in _weather(bowl, day, region))
         for k in range(5):
-            part = out[k][shared[0]]
-            bottom, deep = 0.5 * part + 0.5 * _BOTTOM[k], landscape.DEEP_WATER[k]
-            water = deep + (bottom - deep) * np.exp(-landscape.ATTENUATION_PER_M[k] * depth)
-            part[codes == _WATER] = water[codes == _WATER]
-            for code, (share, color) in _PAINT.items():
-                part[codes == code] = ((1 - share) * part + share * color[k] * grain)[codes == code]
+            deep = landscape.DEEP_WATER[k]
+            water = deep + (_BOTTOM[k] - deep) * np.exp(-landscape.ATTENUATION_PER_M[k] * depth)
+            looks = {_WATER: (1.0, water), **{code: (share, color[k]) for code, (share, color) in _PAINT.items()}}
+            for code, (share, color) in looks.items():
+                lit = color * grain * (1 - _SHADE[k] * shadow)
+                here, part = codes == code, out[k][shared[0]]
+                part[here] = ((1 - share) * part + share * (lit + cloud * (_CLOUD[k] - lit)))[here]
     return out
+
+
+def _weather(bowl: Bowl, day: dt.date, region: Region) -> tuple[np.ndarray, np.ndarray]:
+    """Give the opacity of cloud and of its shadow over a bowl's window."""
+    block = region._block._replace(  # noqa: SLF001
+        row=region.row + bowl.row, col=region.col + bowl.col, height=bowl.bed.shape[0], width=bowl.bed.shape[1]
+    )
+    return make_weather(block, day, region.land, region.scenery)[:2]
 
 
 def _as_stored(scene: xr.DataArray) -> xr.DataArray:
