@@ -22,6 +22,7 @@ from pipelines.season_tables import NOTES, is_told, read_told, write_told
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import xarray as xr
     from distributed import Client
 
     from pipelines.season_dates import MappedDate
@@ -75,13 +76,18 @@ def find_covers(
     return covers
 
 
+def ask_lids(scene: xr.DataArray, *ground: gpd.GeoDataFrame) -> list[Any]:
+    """Ask what ground shows (lazy)."""
+    return [assess_lids(scene, one) for one in ground]
+
+
 def _look(
     date: MappedDate, lakes: gpd.GeoDataFrame, shapes: gpd.GeoDataFrame, ground: Ground, client: Client
 ) -> tuple[pd.DataFrame, list[str]]:
     """Look at the ground of tracks and at lakes on one date."""
     scene = prepare_date(ground, list(date.scenes), client).sources.scene
     try:
-        asked = [assess_lids(scene, one) for one in (shapes, lakes[[LAKE_ID, "geometry"]])]
+        asked = ask_lids(scene, shapes, lakes[[LAKE_ID, "geometry"]])
     except InputError as error:
         return pd.DataFrame({TRACK_ID: [], LAKE_ID: []}, dtype="int64"), [f"lids: not assessed: {error}"]
     found = compute(*asked, client=client, description="lids")

@@ -62,7 +62,7 @@ def write_depths(
         Of the cluster.
     """
     bare = lakes[[LAKE_ID, "time", "geometry"]]
-    asked, refusal = _ask(bare, sources, recipe)
+    asked, refusal = ask_depths(bare, sources, recipe)
     found = compute(*asked, client=client, description="depths") if asked and len(lakes) else ()
     columns: dict[str, Any] = {LAKE_ID: lakes[LAKE_ID].to_numpy()}
     for frame in found:
@@ -74,7 +74,7 @@ def write_depths(
     )
 
 
-def _ask(lakes: gpd.GeoDataFrame, sources: Sources, recipe: SeasonRecipe) -> tuple[list[Any], InputError | None]:
+def ask_depths(lakes: gpd.GeoDataFrame, sources: Sources, recipe: SeasonRecipe) -> tuple[list[Any], InputError | None]:
     """Ask for volumes by the DEM and by reflectance (lazy), and say why the latter are refused."""
     asked: list[Any] = []
     if sources.elevation is not None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+import geopandas as gpd
 import numpy as np
 import xarray as xr
+from dask.optimization import cull
 from dask.system import CPU_COUNT
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from lakescale.schema import InputError
+from lakescale.schema import LAKE_ID, LAKE_TIME, InputError
 from pipelines.map_lakes import plan
 from pipelines.run_folder import DATES
+from pipelines.season_covers import ask_lids
 from pipelines.season_dates import is_finished, prepare_date
+from pipelines.season_depths import ask_depths
 from pipelines.season_folder import SINKS, describe_grid
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from pipelines.season_folder import SeasonFolder
     from pipelines.season_ground import Ground
     from pipelines.season_scenes import SeasonScene
+    from pipelines.sources import Sources
 
 TASKS, BYTES, SECONDS = "tasks", "bytes", "seconds"
 _A_DATE_S, _A_TASK_S, _A_MEGAPIXEL_S = 1.0, 0.005, 0.6
@@ -104,10 +110,25 @@ def _plan_first(ground: Ground, left: list[list[SeasonScene]], folder: SeasonFol
             scenes[0].day, [file for one in scenes for file in one.files], folder.path / DATES
         )
         try:
-            return plan(recipe, prepare_date(ground, scenes))
+            prepared = prepare_date(ground, scenes)
+            told = plan(recipe, prepared)
         except InputError:  # told when its turn comes
             continue
+        return told | {TASKS: told[TASKS] + _count_looks(prepared.sources, ground)}
     return {}
+
+
+def _count_looks(sources: Sources, ground: Ground) -> int:
+    """Count the tasks that tell depths and lids, as if lakes lay in all chunks."""
+    everywhere = gpd.GeoDataFrame(
+        {LAKE_ID: [1], LAKE_TIME: [np.datetime64("2000-01-01")]}, geometry=[ground.grid.geobox.extent.geom]
+    ).set_crs(ground.grid.crs)
+    asked, _ = ask_depths(everywhere, sources, ground.recipe)
+    if ground.recipe.lids:
+        with suppress(InputError):
+            asked += ask_lids(sources.scene, everywhere, everywhere)
+    graphs = [cull(dict(lazy.__dask_graph__()), lazy.__dask_keys__())[0] for lazy in asked]
+    return len({key for graph in graphs for key in graph})
 
 
 def _estimate(dates: int, tasks: int, pixels: int, ground: Ground) -> float:
