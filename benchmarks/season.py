@@ -41,7 +41,7 @@ def write_season(season: TrueSeason, folder: Path, dates: tuple[str, ...] = DATE
         "out": str(folder / "RUN"),
         "dem": {"source": str(folder / "input/dem.tif"), "margin_m": 0},
         "evidence": "index",
-        "index_threshold": 0.18,
+        "index_threshold": 0.15,
         "min_sink_share": 0.3,
         "title": "A synthetic season",
         **options,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import dask
+
 from lakescale.cluster import describe, open_cluster
+from lakescale.placement import unfused
 from pipelines.report import try_report
 from pipelines.run_models import open_models
 from pipelines.season_dates import DateMapper, MappedDate, bytes_of
@@ -49,9 +53,9 @@ class SeasonResult:
 def map_season(recipe: SeasonRecipe, *, overwrite: bool = False, progress: bool = False) -> SeasonResult:
     """Map the lakes of all dates of a season over one grid, and track them.
 
-    Dates go one after the other, their chunks side by side: a worker's memory depends on the chunk, not on the number
-    of dates. Each finished chunk of evidence, date and table is known by what it was made of; a run does what is not
-    there, or was made of something else.
+    Dates go one after the other, or a few at a time, their chunks side by side: a worker's memory depends on the chunk,
+    not on the number of dates. Each finished chunk of evidence, date and table is known by what it was made of; a run
+    does what is not there, or was made of something else.
 
     Parameters
     ----------
@@ -109,7 +113,7 @@ def _run(
     with open_cluster(**planned.recipe.cluster.model_dump(exclude_none=True)) as client, TaskCounter(client) as tasks:
         cluster = describe(client)
         mapper = DateMapper.start(folder, planned, client, progress=progress)
-        dates = [one for one in map(mapper.map_date, scenes.values()) if one is not None]
+        dates = [one for one in _map_all(mapper, scenes) if one is not None]
         require_dates(dates, folder)
         catalogue = finish_season(folder, mapper.ground, dates, client)
     sinks = mapper.ground.chunks_written
@@ -122,6 +126,20 @@ def _run(
     folder.finish(scenes, **told, cluster=cluster)
     left_out = tuple(folder.left_out)
     return SeasonResult(folder.path, tuple(dates), left_out, catalogue, sinks, predicted, measured)
+
+
+def _map_all(mapper: DateMapper, scenes: dict[str, list[SeasonScene]]) -> list[MappedDate | None]:
+    """Map the dates, as many at a time as the recipe asks for; where one cannot be mapped no other begins."""
+    at_once = mapper.planned.recipe.dates_at_once
+    if at_once == 1:
+        return [mapper.map_date(listed) for listed in scenes.values()]
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="date")
+    try:
+        # what is set and restored by several threads must be the same before and after
+        with dask.config.set({"array.rechunk.method": "tasks", "array_optimize": unfused}):
+            return list(pool.map(mapper.map_date, scenes.values()))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def plan_season(recipe: SeasonRecipe) -> dict[str, Any]:

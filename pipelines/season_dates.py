@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shutil
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,8 @@ class DateMapper:
     client: Client
     progress: bool = False
     _mended: set[str] = field(default_factory=set)
+    _alone: Any = field(default_factory=threading.RLock)
+    """Held while what all dates share is changed."""
 
     @classmethod
     def start(cls, folder: SeasonFolder, planned: Ground, client: Client, *, progress: bool = False) -> DateMapper:
@@ -82,7 +85,7 @@ class DateMapper:
         except Exception as error:
             require_cluster(client, error)
             raise
-        return cls(folder, planned, ground, client, progress)
+        return cls(folder, planned, ground, client, progress and planned.recipe.dates_at_once == 1)
 
     def map_date(self, scenes: list[SeasonScene]) -> MappedDate | None:
         """Map a date of the scenes that can be used; None where there are none.
@@ -101,7 +104,9 @@ class DateMapper:
                 return self._map(left)
             except Exception as error:
                 require_cluster(self.client, error)
-                if self._mend(error):
+                with self._alone:
+                    is_mended = self._mend(error)
+                if is_mended:
                     continue
                 culprit = _find_culprit(error, left)
                 may_pass = _may_pass(error, culprit)
@@ -140,14 +145,16 @@ class DateMapper:
             sources = prepare_date(self.ground, list(mapped.scenes), self.client).sources
             lakes = read_table(mapped.folder / LAKES)
             write_depths(mapped.folder / DEPTHS, lakes, sources, self.ground.recipe, token, self.client)
-        for scene in mapped.scenes:
-            self.folder.readmit(scene)
+        with self._alone:
+            for scene in mapped.scenes:
+                self.folder.readmit(scene)
         return mapped
 
     def _leave_out(self, scene: SeasonScene, reason: str, *, may_pass: bool) -> None:
         passing = "may pass" if may_pass else "does not pass"
         _LOG.warning("%s: %s is left out, the fault %s: %s", scene.day, scene.name, passing, reason)
-        self.folder.leave_out(scene, reason, self.ground.fingerprint([scene]), may_pass=may_pass)
+        with self._alone:
+            self.folder.leave_out(scene, reason, self.ground.fingerprint([scene]), may_pass=may_pass)
 
     def _mend(self, error: Exception) -> bool:
         """Have a damaged chunk of the season's stores computed again; False where there is none, or it was before."""

@@ -38,7 +38,7 @@ OF_THE_CATALOGUE = (
     "title", "creator", "license", "credits", "position_error_m", "volume", "depth", "lids", "ice_sheet",
 )  # fmt: skip
 """Entries of a recipe on which the lakes of a date do not depend."""
-_ELSEWHERE = ("track", "retries", "dates", "clouds", "mosaic", *OF_THE_CATALOGUE)
+_ELSEWHERE = ("track", "retries", "dates_at_once", "dates", "clouds", "mosaic", *OF_THE_CATALOGUE)
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,8 @@ class SeasonRecipe(MapRecipe):
     lids: bool = True
     """Whether ice and snow on lakes are told by how the ground looks, see `lakescale.assess_lids`."""
     ice_sheet: IceSheetRecipe = IceSheetRecipe()
+    dates_at_once: Annotated[int, Field(ge=1)] = 1
+    """How many dates are mapped side by side: more than one where a date has fewer chunks than there are workers."""
     retries: Annotated[int, Field(ge=0)] = 1
     """How often a scene is tried again after a fault that may pass: a worker that died, a server that did not
     answer."""

@@ -29,6 +29,7 @@ from season_scenes import (
     A,
     B,
     C,
+    answer,
     change,
     layers,
     markers,
@@ -199,6 +200,25 @@ def test_what_was_predicted_stands_beside_what_was(finished):
     pixels = SIZE * SIZE
     assert told["predicted"]["bytes"] == told["measured"]["bytes"] == pixels * (4 + len(DATES) * len(LAYERS))
     assert told["predicted"]["seconds"] > 0
+
+
+def test_dates_side_by_side_give_the_same(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = change(write_season(tmp_path), dates_at_once=3)
+    done = map_season(read(path))
+    assert [one.day for one in done.dates] == list(DATES)
+    assert answer(tmp_path / "RUN") == answer(finished[0].parent / "RUN")
+    assert layers(tmp_path / "RUN") == layers(finished[0].parent / "RUN")
+    again = map_season(read(change(path, dates_at_once=1)))
+    assert days(again, kept=True) == list(DATES)
+
+
+def test_a_bad_scene_among_dates_side_by_side_is_left_out_alone(plain):
+    bad = plain.parent / f"S2_{DATES[1]}.tif"
+    bad.write_bytes(bad.read_bytes()[:-400])
+    done = map_season(read(change(plain, dates_at_once=2)))
+    assert [one.day for one in done.dates] == [DATES[0], DATES[2]]
+    assert [one.scene for one in done.left_out] == [bad.name]
 
 
 # -- running again
