@@ -73,7 +73,9 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
     """
     recipe = ground.recipe
     rules = recipe.track_rules
-    token = digest([__version__, [(one.day, one.fingerprint) for one in dates], asdict(rules), _of_catalogue(recipe)])
+    spans = {one.day: (one.day, max(scene.last_day or one.day for scene in one.scenes)) for one in dates}
+    made_of = [(one.fingerprint, spans[one.day]) for one in dates]
+    token = digest([__version__, made_of, asdict(rules), _of_catalogue(recipe)])
     told = folder.read_json(CATALOGUE)
     is_there = has_products(folder) and all((folder.path / name).exists() for name in TABLES)
     if told.get("fingerprint") == token and is_there:
@@ -81,10 +83,11 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
     (folder.path / CATALOGUE).unlink(missing_ok=True)
     not_seen = {one.day: read_table(one.folder / NOT_SEEN_FILE).geometry for one in dates}
     lakes, notes = gather_lakes(dates, ground)
-    tracks = track_dates(lakes, not_seen, ground)
+    tracks = track_dates(lakes, not_seen, ground, dates=spans)
     if recipe.lids:
         covers = find_covers(dates, lakes, tracks.basins, ground, client)
-        tracks = track_dates(covers.lakes, not_seen, ground, lids=covers.lids, snow=covers.snow)
+        beside: dict[str, Any] = {"dates": spans, "lids": covers.lids, "snow": covers.snow}
+        tracks = track_dates(covers.lakes, not_seen, ground, **beside)
         notes += covers.notes
     tracks = replace(tracks, notes=(*tracks.notes, *notes))
     write_tables(tracks, folder.path)

@@ -77,7 +77,8 @@ class SeasonRecipe(MapRecipe):
     """Files, folders, globs, URLs or STAC items of all dates, as ``scenes:``; bands, scale, offset and nodata are those
     of all of them. Several scenes of one date are mosaicked: of a pixel the first that saw it counts."""
     dates: Annotated[dict[str, str], BeforeValidator(_as_text)] = Field(default={})
-    """Dates by file name, of scenes whose names tell none or a wrong one."""
+    """Dates by file name, of scenes whose names tell none or a wrong one; ``2019-06-03/2019-06-05`` of a mosaic of
+    several days."""
     clouds: Annotated[dict[str, CloudRule], BeforeValidator(_with_text_keys)] = Field(default={})
     """Rules that tell cloud, by date or by file name, where ``cloud`` is not to hold."""
     cloud_margin_m: Annotated[float, Field(ge=0)] = 300.0
@@ -132,10 +133,16 @@ class SeasonRecipe(MapRecipe):
         own = {"min_area_m2": self.polygon_rules.min_area_m2, "trust_lids": False}
         return TrackRules.preset(preset, **{**own, **changes})
 
-    def date_of(self, name: str) -> str | None:
-        """Tell the date that the recipe gives a file; None where it gives none."""
-        day = self.dates.get(name)
-        return None if day is None else parse_day(day).isoformat()
+    def date_of(self, name: str) -> tuple[str, str] | None:
+        """Tell the first and last day that the recipe gives a file; None where it gives none."""
+        told = self.dates.get(name)
+        if told is None:
+            return None
+        first, _, last = told.partition("/")
+        days = parse_day(first), parse_day(last or first)
+        if days[1] < days[0]:
+            raise InputError("a date ends before it begins", f"recipe: dates, {name}", "give first/last")
+        return days[0].isoformat(), days[1].isoformat()
 
     def cloud_of(self, day: str, files: Sequence[str]) -> str:
         """Tell by which rule cloud is found in a scene: by its file's name, its date, or that of all."""

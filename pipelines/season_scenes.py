@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import logging
 import re
+from calendar import monthrange
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ class SeasonScene:
     """Paths or URLs; or one STAC item."""
     assets: tuple[str, ...] = ()
     """Paths or URLs of the files that a STAC item names."""
+    last_day: str = ""
+    """Of a mosaic of several days."""
 
     @property
     def name(self) -> str:
@@ -83,22 +86,22 @@ def list_scenes(recipe: SeasonRecipe) -> dict[str, list[SeasonScene]]:
     InputError
         Where a scene has no date, is given twice, or there are none.
     """
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, str], str], list[str]] = defaultdict(list)
     named: dict[str, tuple[str, ...]] = {}
     found = [] if recipe.scene.stac is None else find_items(recipe.scene.stac, recipe.aoi)
     for source in (*recipe.scene.source, *found):
         assets = find_assets(source)
         if _is_item(source):
-            groups[_day_of(assets[0], recipe), source].append(source)
+            groups[_days_of(assets[0], recipe), source].append(source)
             named[source] = tuple(asset.path for asset in assets)
             continue
         for asset in assets:
-            groups[_day_of(asset, recipe), _image_of(asset)].append(asset.path)
-    _refuse_twice((day, file) for (day, _), files in groups.items() for file in files)
-    _refuse_strange(recipe, {day for day, _ in groups}, [file for files in groups.values() for file in files])
+            groups[_days_of(asset, recipe), _image_of(asset)].append(asset.path)
+    _refuse_twice((days[0], file) for (days, _), files in groups.items() for file in files)
+    _refuse_strange(recipe, {days[0] for days, _ in groups}, [file for files in groups.values() for file in files])
     by_day: dict[str, list[SeasonScene]] = defaultdict(list)
-    for (day, _), files in groups.items():
-        by_day[day].append(SeasonScene(day, tuple(sorted(files)), named.get(files[0], ())))
+    for ((day, last), _), files in groups.items():
+        by_day[day].append(SeasonScene(day, tuple(sorted(files)), named.get(files[0], ()), last))
     listed = list(by_day)
     if listed != sorted(listed):
         _LOG.info("dates are put in order: %s", ", ".join(sorted(listed)))
@@ -185,12 +188,17 @@ def _plain(scene: xr.DataArray, bands: list[Any]) -> xr.DataArray:
     return scene.drop_vars(SEEN, errors="ignore").sel({BAND: bands})
 
 
-def _day_of(asset: Asset, recipe: SeasonRecipe) -> str:
-    day = recipe.date_of(asset.name) or (asset.day and asset.day.isoformat())
-    if not day:
+def _days_of(asset: Asset, recipe: SeasonRecipe) -> tuple[str, str]:
+    """Tell the first and last day of a file: by the recipe, by its name."""
+    if told := recipe.date_of(asset.name):
+        return told
+    if asset.day is None:
         mend = f'name it in the recipe: dates: {{"{asset.name}": 2019-07-23}}'
         raise InputError("no date can be read from the name of a scene", asset.path, mend)
-    return day
+    first = asset.day.isoformat()
+    span = re.search(rf"{first}_(\d\d)(?!\d)", asset.name)
+    is_span = span is not None and int(first[-2:]) < int(span[1]) <= monthrange(asset.day.year, asset.day.month)[1]
+    return first, f"{first[:-2]}{span[1]}" if span is not None and is_span else first
 
 
 def _image_of(asset: Asset) -> str:

@@ -466,6 +466,33 @@ def test_bands_in_files_of_their_own_are_one_scene_and_tiles_are_others(tmp_path
     assert found["2019-08-01"][0].name == "odd.tif"
 
 
+def test_a_mosaic_of_several_days_is_told_by_its_name_or_the_recipe(season, tmp_path):
+    names = [
+        "Greenland26X_22W_Sentinel2_2019-06-03_05.tif",
+        "S2_2019-06-19_0.tif",
+        "b_2019-07-01_31.tif",
+        "c_2019-07-08_02.tif",
+    ]
+    (tmp_path / "spans").mkdir()
+    for name in names:
+        (tmp_path / "spans" / name).touch()
+    asked = {"scenes": "spans/*.tif", "out": "SPANS", "dates": {"b_2019-07-01_31.tif": "2019-07-01/2019-07-03"}}
+    listed = list_scenes(read(write_recipe(tmp_path / "spans", asked)))
+    assert {(day, scene.last_day) for day, (scene,) in listed.items()} == {
+        ("2019-06-03", "2019-06-05"), ("2019-06-19", "2019-06-19"), ("2019-07-01", "2019-07-03"), ("2019-07-08", "2019-07-08"),
+    }  # fmt: skip
+    before = layers(season.parent / "RUN")
+    done = map_season(read(change(season, dates={f"S2_{DATES[2]}.tif": f"{DATES[2]}/2019-07-11"})))
+    assert days(done, kept=True) == list(DATES)
+    assert layers(season.parent / "RUN") == before
+    lakes = pd.read_csv(season.parent / "RUN/catalogue/lakes.csv")
+    late = lakes[lakes.time == DATES[2]]
+    assert set(late.time_end) == {"2019-07-11"}
+    assert (late.quality_flag & 32 == 32).all()
+    with pytest.raises(InputError, match="a date ends before it begins"):
+        read(change(season, dates={"S2.tif": "2019-07-09/2019-07-01"}))
+
+
 def test_a_stac_item_is_one_scene_and_answers_for_its_files(tmp_path):
     assets = {name: {"href": f"./{name}.tif"} for name in ("red", "blue")}
     item = {"type": "Feature", "stac_version": "1.0.0", "id": "a", "properties": {"datetime": "2019-07-08T15:00:00Z"}}
