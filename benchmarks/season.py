@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from benchmarks.season_judge import judge
-from benchmarks.season_scenes import DATES, TrueSeason
+from benchmarks.season_scenes import DATES, TrueSeason, depth_of_index
 from benchmarks.worker_memory import peak_rss_mb
 from lakescale.cluster import open_cluster
 from pipelines.season import map_season
@@ -29,7 +29,7 @@ from pipelines.season_recipe import read_season_recipe
 if TYPE_CHECKING:
     import geopandas as gpd
 
-CHUNK = 1024
+CHUNK, _INDEX = 1024, 0.15
 _PREDICTED = ("tasks", "bytes", "seconds")
 
 
@@ -41,7 +41,8 @@ def write_season(season: TrueSeason, folder: Path, dates: tuple[str, ...] = DATE
         "out": str(folder / "RUN"),
         "dem": {"source": str(folder / "input/dem.tif"), "margin_m": 0},
         "evidence": "index",
-        "index_threshold": 0.15,
+        "index_threshold": _INDEX,
+        "volume": {"outline_depth_m": round(depth_of_index(_INDEX), 2)},
         "min_sink_share": 0.3,
         "title": "A synthetic season",
         **options,

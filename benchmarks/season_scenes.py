@@ -212,6 +212,16 @@ class TrueSeason:
         return paths
 
 
+def depth_of_index(index: float) -> float:
+    """Tell how deep water is where NDWI_ice passes a value, m."""
+    depth = np.arange(0, 3, 0.01)
+    blue, _, red = (
+        deep + (bottom - deep) * np.exp(-g * depth)
+        for deep, bottom, g in zip(landscape.DEEP_WATER[:3], _BOTTOM, landscape.ATTENUATION_PER_M, strict=False)
+    )
+    return float(np.interp(index, (blue - red) / (blue + red), depth))
+
+
 def day_of_year(number: int) -> pd.Timestamp:
     """Give a day of 2019."""
     return pd.Timestamp(2019, 1, 1) + pd.Timedelta(days=number - 1)

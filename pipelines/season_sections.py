@@ -51,6 +51,8 @@ class VolumeRecipe(_Strict):
     """The day on which it was imaged, or the first and the last; by default those in its names and tags."""
     datum: str | None = None
     """What its elevations are above, such as ``EGM2008``; by default known of ArcticDEM and REMA alone."""
+    outline_depth_m: Annotated[float, Field(ge=0)] = 0.0
+    """How deep water is where outlines end, which the evidence does not see: docs/season.md has figures."""
     outline_error_m: Annotated[float, Field(ge=0)] = 10.0
     dem_error_m: Annotated[float, Field(ge=0)] = 0.5
     flat_m: Annotated[float, Field(gt=0)] = 0.1

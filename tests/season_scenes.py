@@ -40,6 +40,7 @@ def write_season(folder, *, dem=True, dates=DATES, **options):
     values = {
         "scenes": {"source": ["S2_*.tif"], "chunks": CHUNK},
         "out": "RUN",
+        "evidence": "color",
         "cluster": {"kind": "threads", "workers": 2, "dashboard": "none"},
     }
     if dem:

@@ -479,7 +479,8 @@ def test_a_mosaic_of_several_days_is_told_by_its_name_or_the_recipe(season, tmp_
     asked = {"scenes": "spans/*.tif", "out": "SPANS", "dates": {"b_2019-07-01_31.tif": "2019-07-01/2019-07-03"}}
     listed = list_scenes(read(write_recipe(tmp_path / "spans", asked)))
     assert {(day, scene.last_day) for day, (scene,) in listed.items()} == {
-        ("2019-06-03", "2019-06-05"), ("2019-06-19", "2019-06-19"), ("2019-07-01", "2019-07-03"), ("2019-07-08", "2019-07-08"),
+        ("2019-06-03", "2019-06-05"), ("2019-06-19", "2019-06-19"),
+        ("2019-07-01", "2019-07-03"), ("2019-07-08", "2019-07-08"),
     }  # fmt: skip
     before = layers(season.parent / "RUN")
     done = map_season(read(change(season, dates={f"S2_{DATES[2]}.tif": f"{DATES[2]}/2019-07-11"})))

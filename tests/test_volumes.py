@@ -349,6 +349,18 @@ def test_a_bowl_holds_what_geometry_says():
     assert row.volume_low_m3 < row.volume_m3 < row.volume_high_m3
 
 
+def test_an_outline_in_shallow_water_tells_the_level_with_the_depth_there():
+    lakes, dem = frame_of([disc(24, size=60)]), polar(bowl(60, reach=25), 16)
+    whole, depth = np.pi * 25**2 / 2 * 8 * true_area_3413(disc()) / disc().area, 8 * (1 - (24 / 25) ** 2)
+    low, right = (lake_volumes(lakes, dem, outline_depth_m=d).compute().iloc[0] for d in (0, depth))
+    assert right.level_m == pytest.approx(0, abs=0.05)
+    for name in ("level_m", "level_low_m", "level_high_m", "depth_max_m"):
+        assert right[name] - low[name] == pytest.approx(depth, abs=1e-9)
+    assert low.volume_m3 == pytest.approx(whole * (24 / 25) ** 4, rel=0.02)
+    assert right.volume_m3 == pytest.approx(whole, rel=0.02)
+    assert right.depth_mean_m > low.depth_mean_m
+
+
 def true_area_3413(pixel_polygon):
     lonlat = pyproj.Transformer.from_crs("EPSG:3413", "EPSG:4326", always_xy=True)
     mapped = to_map(np.array([pixel_polygon]), POLAR["transform"])[0]
@@ -542,6 +554,7 @@ def test_the_example_runs():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"outline_depth_m": -0.3}, "outline_depth_m must be metres"),
         ({"outline_error_m": -1}, "outline_error_m must be metres"),
         ({"dem_error_m": np.nan}, "dem_error_m must be metres"),
         ({"flat_m": 0}, "flat_m must be above 0"),

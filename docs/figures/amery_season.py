@@ -28,6 +28,7 @@ COLORS = {
 RECIPE = """
 scenes: {scenes}
 out: {out}
+evidence: color
 track: {{preset: antarctica}}
 title: The Amery doline
 cluster: {{kind: threads, workers: 2, dashboard: none}}

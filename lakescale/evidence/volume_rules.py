@@ -39,6 +39,7 @@ class VolumeRules:
     """How lakes are looked at and judged; see `lakescale.lake_volumes`."""
 
     grid: Grid
+    outline_depth_m: float
     outline_error_m: float
     dem_error_m: float
     flat_m: float
@@ -50,7 +51,8 @@ class VolumeRules:
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
-        for name, value in (("outline_error_m", self.outline_error_m), ("dem_error_m", self.dem_error_m)):
+        for name in ("outline_depth_m", "outline_error_m", "dem_error_m"):
+            value = getattr(self, name)
             if not 0 <= value < np.inf:
                 raise InputError(f"{name} must be metres, 0 or more, got {value!r}", "lake_volumes", "for example 0.5")
         if not 0 < self.flat_m < np.inf:

@@ -55,11 +55,12 @@ _SHARE_DECIMALS = 6
 _NOTHING = Totals.empty(6, 0)
 
 
-def lake_volumes(
+def lake_volumes(  # noqa: PLR0913 - keyword-only options
     lakes: gpd.GeoDataFrame | dask_geopandas.GeoDataFrame,
     dem: xr.DataArray,
     *,
     dem_date: Any = None,
+    outline_depth_m: float = 0.0,
     outline_error_m: float = 10.0,
     dem_error_m: float = 0.5,
     sinks: xr.DataArray | None = None,
@@ -68,8 +69,9 @@ def lake_volumes(
 ) -> dask_geopandas.GeoDataFrame:
     """Compute what lakes hold from their outlines and the elevation of their dry beds.
 
-    The level of a lake is the median elevation along its outline, each cell by the length of the outline in it. (An
-    outline along the edges of cells lies half in those inside and half in those outside: the level is between them.)
+    The level of a lake is the median elevation along its outline, each cell by the length of the outline in it, and the
+    depth of water there. (An outline along the edges of cells lies half in those inside and half in those outside: the
+    level is between them.)
     The volume is the sum over its cells of level minus elevation where that is above 0, times the true area of the part
     of the cell that the lake covers. It cannot be known where the DEM does not show the bed: over a lake that was full
     when the DEM was made it holds the water's surface, or a void.
@@ -90,6 +92,10 @@ def lake_volumes(
         Day on which the DEM was imaged, or its first and last day. None: those in its ``attrs``, as
         `lakescale.open_dem` gives them. It goes into a column; and where it spans at most 31 days, the volume of a lake
         whose ``time`` (a column of ``lakes``) is within 3 days of it is not known: its water stood there.
+    outline_depth_m
+        How deep water is along the outline: a rule on color or an index sees no shallower water, so that its outlines
+        lie within the shore. By so much the level lies above the elevation along the outline. (The volume between
+        outline and shore is left out: a share of its square.)
     outline_error_m
         How far the outline may be off, on the ground. The level's interval is that along outlines moved so far inwards
         and outwards; one that vanishes has its lowest cell for a level.
@@ -145,8 +151,9 @@ def lake_volumes(
     grid, array = Grid.of(dem), as_dem_array(dem, "DEM")
     grid.require_metres("dem" if dem.name is None else str(dem.name))
     rules = VolumeRules(
-        grid, outline_error_m, dem_error_m, flat_m, max_void_share, declared_nodata(dem), read_days(dem_date, dem)
-    )
+        grid, outline_depth_m, outline_error_m, dem_error_m, flat_m, max_void_share,
+        declared_nodata(dem), read_days(dem_date, dem),
+    )  # fmt: skip
     source = as_dask_frame(lakes, [*_COLUMNS, _DATE, _REASON], grid)
     arrays = [array, *_sink_array(sinks, grid, array)]
     level = Zones(
@@ -198,7 +205,7 @@ def _blocks_near(lakes: Any, rules: VolumeRules, array: da.Array) -> list[tuple[
 
 def _attach_levels(part: gpd.GeoDataFrame, levels: Levels, *, rules: VolumeRules) -> gpd.GeoDataFrame:
     """Give each lake its level, and say whether its volume can be known."""
-    low, level, high = _interval(levels, rules.dem_error_m)
+    low, level, high = (one + rules.outline_depth_m for one in _interval(levels, rules.dem_error_m))
     told = {
         "level_m": level,
         "level_low_m": low,
