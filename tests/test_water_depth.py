@@ -392,6 +392,14 @@ def test_building_computes_nothing(never_compute):
         depth_raster(scene, lazy)
 
 
+def test_a_block_that_is_read_for_several_chunks_waits_for_none_that_is_not_asked():
+    """A file's block may hold many chunks, and the first of them no lake."""
+    scene = lake_scene(np.full((8, 8), 2.0), chunks=-1)
+    read = scene.copy(data=scene.data.map_blocks(np.array).rechunk((-1, 3, 3)))
+    found, expected = (water_depth(one, frame_of([MIDDLE]), r_inf=DEEP).compute() for one in (read, scene))
+    assert_frame_equal(found, expected, check_exact=True)
+
+
 def test_the_raster_takes_dask_frames_of_several_parts():
     scene = lake_scene(np.full((8, 8), 2.0), chunks=9)
     boxes = [shapely.box(8, 8, 16, 12), shapely.box(8, 12, 16, 16)]

@@ -16,7 +16,7 @@ from dask.highlevelgraph import HighLevelGraph
 from lakescale.chunks.plan import plan_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -109,7 +109,9 @@ def add_layer(source: Blocks, name: str, function: Callable[[Any], Any]) -> Bloc
     return Blocks(source.extend(name, tasks), name, source.chunks)
 
 
-def read_again(array: da.Array, *told_apart_by: Any, after: Blocks | None = None) -> da.Array:
+def read_again(
+    array: da.Array, *told_apart_by: Any, after: Blocks | None = None, only: Sequence[tuple[int, int]] | None = None
+) -> da.Array:
     """Give an array tasks of its own, so that what it shares with others need not wait in memory for them.
 
     (`dask.graph_manipulation.clone` leaves the references inside tasks as they were: they would still be shared.)
@@ -123,6 +125,9 @@ def read_again(array: da.Array, *told_apart_by: Any, after: Blocks | None = None
     after
         Blocks of the same grid: the reading of one begins when that one is there. Without it workers read on while they
         wait for a barrier, and hold what they read.
+    only
+        The blocks that there are of ``after``, and that will be read; None: all. What they share with others must not
+        wait for these.
     """
     token = tokenize(array.name, told_apart_by)
     tasks = convert_legacy_graph(array.__dask_graph__().to_dict())
@@ -132,15 +137,17 @@ def read_again(array: da.Array, *told_apart_by: Any, after: Blocks | None = None
     if after is None:
         graph = HighLevelGraph({name: again}, {name: set()})
     else:
-        again |= dict(_wait(again, name, after))
+        again |= dict(_wait(again, name, after, after.indices if only is None else only))
         graph = after.extend(name, again)
     return da.Array(graph, name, array.chunks, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  (has no other name)
 
 
-def _wait(tasks: dict[Any, Any], name: str, after: Blocks) -> Iterator[tuple[Any, Task]]:
+def _wait(
+    tasks: dict[Any, Any], name: str, after: Blocks, blocks: Sequence[tuple[int, int]]
+) -> Iterator[tuple[Any, Task]]:
     """Make the first tasks of each block wait; one that several blocks share waits for the first of these."""
     seen: set[Any] = set()
-    for index in after.indices:
+    for index in blocks:
         found = [(name, *index)]
         while found:
             key = found.pop()

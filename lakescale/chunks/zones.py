@@ -73,7 +73,7 @@ def ask_zones(
     parcels = _deal_parcels(frame, how, asked, arrays[0].chunks, token)
     # as one array of lists, so that what the arrays share is cloned once
     together = zip_blocks(f"{how.name}-pixels", _list, *arrays).to_array(object)
-    pixels = Blocks.of(read_again(together, token, after=parcels))
+    pixels = Blocks.of(read_again(together, token, after=parcels, only=asked))
     tasks: dict[Any, Task] = {}
     for i, j in asked:
         parcel, block = TaskRef((parcels.name, i, j)), TaskRef((pixels.name, i, j))
