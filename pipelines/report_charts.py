@@ -92,7 +92,7 @@ def draw_course(
         if value is None:
             lines.append([])
             continue
-        said = f"{days[k]}: {tell_number(value)} {unit}" + (f", {words[k]}" if words[k] else "")
+        said = f"{days[k]}: {_with_unit(value, unit)}" + (f", {words[k]}" if words[k] else "")
         low, high = (None if end is None else scale(max(end, 0)) for end in (lows[k], highs[k]))
         points.append(Mark(x, scale(value), said, k, low, high))
         lines[-1].append((x, scale(value)))
@@ -195,9 +195,20 @@ def _tell_course(title: str, unit: str, days: Sequence[str], values: Sequence[fl
     if not known:
         return f"{title}: not known on any date."
     (least, least_day), (most, most_day) = min(known), max(known)
-    told = f"{title}, {days[0]} to {days[-1]}: from {tell_number(least)} {unit} on {least_day} "
-    told += f"to {tell_number(most)} {unit} on {most_day}"
-    return f"{told}; not known on {len(days) - len(known)} dates." if len(known) < len(days) else f"{told}."
+    told = f"{title}, {days[0]} to {days[-1]}: from {_with_unit(least, unit)} on {least_day} "
+    told += f"to {_with_unit(most, unit)} on {most_day}"
+    return (
+        f"{told}; not known on {len(days) - len(known)} of {len(days)} dates." if len(known) < len(days) else f"{told}."
+    )
+
+
+def _with_unit(value: float, unit: str) -> str:
+    """Tell a value with its unit, which may be a power of ten.
+
+    >>> _with_unit(2.5, "10⁶ m³"), _with_unit(2.5, "km²")
+    ('2.5 × 10⁶ m³', '2.5 km²')
+    """
+    return f"{tell_number(value)} {'× ' if unit.startswith('10') else ''}{unit}"
 
 
 def tell_number(value: float) -> str:

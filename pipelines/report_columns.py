@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lakescale.schema import AREA_3857_M2, AREA_M2, LABEL, LAKE_ID, LAKE_TIME, REASON, SEEN_SHARE
-from lakescale.series.rules import FATE, SEASON, STATE, TRACK_ID
+from lakescale.series.rules import FATE, LID_SHARE, SEASON, STATE, TRACK_ID
 from pipelines.catalogue_columns import LAKES, SEASONS
 from pipelines.report_read import DATE, WHY
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _FIRST = (
-    LAKE_ID, TRACK_ID, AREA_M2, STATE, FATE, WHY, REASON, "evidence", SEEN_SHARE, "level_m", "level_low_m",
-    "level_high_m", "volume_m3", "volume_low_m3", "volume_high_m3", "first_water", "last_water", "max_area_m2",
-    "max_time", "drained_after", "drained_before", "lost_share",
+    LAKE_ID, TRACK_ID, AREA_M2, STATE, FATE, WHY, REASON, "evidence", SEEN_SHARE, LID_SHARE, "level_m", "level_low_m",
+    "level_high_m", "volume_m3", "volume_low_m3", "volume_high_m3", "volume_reason", "rt_volume_m3", "rt_reason",
+    "first_water", "last_water", "max_area_m2", "max_time", "drained_after", "drained_before", "lost_share",
 )  # fmt: skip
 _LEFT_OUT = {"geometry", DATE, LAKE_TIME, SEASON, LABEL}
 _KINDS = {"_m2": "area", "_m3": "volume", "_m": "length", "_share": "share"}
 """Of numbers by how their column's name ends; the page shows km2, million m3, m and percent."""
 _LABELS = {
     LAKE_ID: "lake", TRACK_ID: "track", AREA_3857_M2: "area in EPSG:3857", WHY: "why this fate",
-    "evidence": "outline from", REASON: "reason", "by": "dropped for", "rt_volume_m3": "volume (radiative transfer)",
+    "evidence": "outline from", REASON: "reason", "by": "dropped for", "volume_m3": "volume by the bed",
+    "volume_reason": "no volume by the bed", "rt_volume_m3": "volume by light", "rt_reason": "no volume by light",
 }  # fmt: skip
 _MEANINGS = {column.name: column.meaning for column in (*SEASONS, *LAKES)} | {
     LAKE_ID: "the outline within its date",

@@ -144,8 +144,7 @@ def _charts(told: Told, seen: Sequence[float | None], histogram: Histogram) -> d
         return charts
     percent = [None if share is None else 100 * share for share in seen]
     charts["area"] = _area_chart(told, days, seen)
-    if (volume := _volume_chart(told, days)) is not None:
-        charts["volume"] = volume
+    charts |= _volume_charts(told, days)
     charts["seen"] = draw_course("seen", "What was seen", "% of the region", days, percent, most=100)
     if told.states is not None:
         counts = pd.crosstab(told.states[STATE], told.states[DATE]).reindex(columns=range(len(days)), fill_value=0)
@@ -166,19 +165,19 @@ def _area_chart(told: Told, days: list[str], seen: Sequence[float | None]) -> Ch
     return draw_course("area", "Area of lakes, of what was seen", "km²", days, values, told=words, **ends)
 
 
-def _volume_chart(told: Told, days: list[str]) -> Chart | None:
-    """Draw the volume, by the DEM or else by radiative transfer; None where neither is known."""
-    for name, how in (("volume", "against the DEM"), ("rt_volume", "by radiative transfer")):
+def _volume_charts(told: Told, days: list[str]) -> dict[str, Chart]:
+    """Draw the volume by the bed and by light, as far as they are known."""
+    charts = {}
+    for name, how in (("volume", "by the bed"), ("rt_volume", "by light")):
         if told.totals is None or not told.totals.get(f"{name}_m3", pd.Series(dtype=float)).notna().any():
             continue
         totals = told.totals.set_index(DATE).reindex(range(len(days)))
-        known = totals[f"{name}_lakes"].fillna(0).astype(int)
-        words = [
-            f"known for {k} of {n} lakes" for k, n in zip(known, totals["lakes"].fillna(0).astype(int), strict=True)
-        ]
+        known, lakes = (totals[column].fillna(0).astype(int) for column in (f"{name}_lakes", "lakes"))
+        words = [f"known for {k} of {n} lakes" for k, n in zip(known, lakes, strict=True)]
         values = shorten(totals[f"{name}_m3"] / 1e6)
-        return draw_course("volume", f"Volume of lakes {how}, where it is known", "10⁶ m³", days, values, told=words)
-    return None
+        title = f"Volume of lakes {how}, where it is known"
+        charts[name] = draw_course(name, title, "10⁶ m³", days, values, told=words)
+    return charts
 
 
 def _tables(told: Told, seen: Sequence[float | None]) -> dict[str, tables.Table]:
@@ -187,6 +186,7 @@ def _tables(told: Told, seen: Sequence[float | None]) -> dict[str, tables.Table]
         tables.table_reasons(told),
         tables.table_stages(told),
         tables.table_scenes(told),
+        tables.table_inputs(told),
         tables.table_models(told.dates),
         tables.table_versions(told),
         tables.table_left_out(told),
@@ -230,4 +230,5 @@ def _provenance(told: Told) -> dict[str, Any]:
         "recipe_hash": str(told.about.get("recipe_hash", "")),
         "recipe": told.recipe,
         "cluster": told.manifest.get("cluster") or (told.manifest.get("season") or {}).get("cluster") or {},
+        "machine": told.manifest.get("machine") or {},
     }

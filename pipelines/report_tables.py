@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 UNKNOWN = "not known"
 _MOST_EVENTS = 400
-_MANY_SECONDS, _MB = 10, 1e6
+_VOLUMES = {"volume": "volume by the bed, 10⁶ m³", "rt_volume": "volume by light, 10⁶ m³"}
+_INPUT = ("role", "source", "changed", "fingerprint", "files", "bytes")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def table_dates(told: Told, seen: Sequence[float | None]) -> Table:
     totals = told.totals.set_index(DATE) if told.totals is not None else pd.DataFrame()
     lakes, dropped = told.lakes.groupby(DATE), told.dropped.groupby(DATE).size()
     counts, areas = lakes.size(), lakes[AREA_M2].sum()
+    volumes = [name for name in _VOLUMES if f"{name}_m3" in totals and totals[f"{name}_m3"].notna().any()]
     rows = []
     for k, date in enumerate(told.dates):
         total = pd.Series(totals.loc[k]) if k in totals.index else pd.Series(dtype=object)
@@ -49,13 +51,14 @@ def table_dates(told: Told, seen: Sequence[float | None]) -> Table:
                 date.day,
                 f"{counts.get(k, 0):,}",
                 _with_error(areas.get(k, 0.0), total.get("area_sd_m2"), 1e6) if seen[k] != 0 else UNKNOWN,
-                _volume(total),
+                *(_volume(total, name) for name in volumes),
                 tell_percent(seen[k]),
                 tell_percent(total.get("lake_share_of_seen")),
                 f"{dropped.get(k, 0):,}",
             )
         )
-    head = ("date", "lakes", "area, km²", "volume, 10⁶ m³", "seen", "lakes' share of it", "candidates dropped")
+    told_volumes = [_VOLUMES[name] for name in volumes]
+    head = ("date", "lakes", "area, km²", *told_volumes, "seen", "lakes' share of it", "candidates dropped")
     note = "± is the standard deviation from the outlines' position." if "area_sd_m2" in totals else ""
     return Table("by-date", "What was found on each date", head, rows, note=note)
 
@@ -158,6 +161,14 @@ def table_scenes(told: Told) -> Table:
     return Table("scenes", "Scenes and fingerprints", ("date", "scenes", "sensor", "fingerprint"), rows, 4)
 
 
+def table_inputs(told: Told) -> Table:
+    """List what was read, with what tells whether it is still the same."""
+    inputs = told.manifest.get("inputs")
+    listed = [one for one in inputs if isinstance(one, dict)] if isinstance(inputs, list) else []
+    rows = [tuple(_fact(one.get(name)) for name in _INPUT) for one in listed]
+    return Table("inputs", "Inputs", ("input", *_INPUT[1:]), rows, 4)
+
+
 def table_models(dates: Iterable[DateTold]) -> Table:
     """List the models with the hashes of their weights."""
     found: dict[tuple[str, ...], None] = {}
@@ -183,9 +194,9 @@ def _stages(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(name): {"seconds": value} for name, value in seconds.items()} if isinstance(seconds, dict) else {}
 
 
-def _volume(total: pd.Series[Any]) -> str:
-    """Tell the volume by the DEM with how many lakes' it is."""
-    volume, known, lakes = (total.get(name) for name in ("volume_m3", "volume_lakes", "lakes"))
+def _volume(total: pd.Series[Any], name: str) -> str:
+    """Tell a volume with how many lakes' it is."""
+    volume, known, lakes = (total.get(column) for column in (f"{name}_m3", f"{name}_lakes", "lakes"))
     if volume is None or pd.isna(volume):
         return UNKNOWN
     return f"{tell_number(float(volume) / 1e6)} ({int(known or 0):,} of {int(lakes or 0):,} lakes)"

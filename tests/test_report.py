@@ -26,7 +26,7 @@ from pipelines.report_columns import shorten, tabulate
 from pipelines.report_pictures import make_pictures
 from pipelines.report_read import Frame, read_told
 from pipelines.report_shapes import STEPS, decode, draw, encode
-from pipelines.report_tables import table_stages
+from pipelines.report_tables import table_inputs, table_stages
 
 PIXEL = 10.0
 FRAME = Frame(None, 1000.0, 0.0, 3000.0, 2000.0, (200, 200))
@@ -289,7 +289,7 @@ def test_a_course_has_gaps_where_nothing_is_known_and_its_words_say_so():
     assert ((ys >= TOP) & (ys <= BOTTOM)).all()
     assert (BOTTOM - ys[1, 0]) / (BOTTOM - ys[0, 0]) == pytest.approx(4, rel=1e-3)
     assert ys[2, 1] == BOTTOM, "an area ends at zero"
-    assert "from 1 km² on 2019-06-01 to 4 km² on 2019-07-01; not known on 1 dates" in chart.alt
+    assert "from 1 km² on 2019-06-01 to 4 km² on 2019-07-01; not known on 1 of 4 dates" in chart.alt
     assert next(label for _, label in chart.y_ticks) == "0"
     assert any("Jul" in label for _, label in chart.x_ticks)
 
@@ -350,3 +350,24 @@ def test_stages_are_told_as_the_manifest_tells_them(run):
     assert table.head == ("stage", "state", "seconds", "peak memory, MB")
     assert table.rows == [("color", "finished", "2.5", "512"), ("lakes", "", "1", "")]
     assert "peak memory, MB" in write_report(run).read_text()
+
+
+def test_inputs_are_listed_as_the_manifest_tells_them(run):
+    assert "Other inputs" not in read(run), "a scene is told beside its fingerprint"
+    told = {
+        "role": "dem",
+        "source": "<b>.tif",
+        "files": 2,
+        "bytes": 12345,
+        "changed": "2020-01-01",
+        "fingerprint": "abc",
+    }
+    change(run, inputs=[told, {"role": "ice", "source": "https://ice"}], machine={"cpus": 7})
+    table = table_inputs(read_told(run))
+    assert table.rows == [
+        ("dem", "<b>.tif", "2020-01-01", "abc", "2", "12,345"),
+        ("ice", "https://ice", "", "", "", ""),
+    ]
+    page = write_report(run).read_text()
+    assert "<td>&lt;b&gt;.tif</td>" in page
+    assert "<dt>cpus</dt><dd>7</dd>" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import chdir
 
 import pandas as pd
@@ -175,6 +176,7 @@ def test_the_ground_of_a_lake_that_drained_is_there_on_all_dates(page):
     page.mouse.click(*place_of(page, *A))
     told = popup(page)
     assert "drained, speed unknown" in told
+    assert f", empty · {DATES[2]}" in told, "the state on the date"
     assert f"{DATES[1]}\twater" in told
 
 
@@ -334,6 +336,23 @@ def test_a_season_is_told_from_prediction_to_provenance(page, season):
     assert page.locator("#table-events tbody tr").count() == len(events)
     seen = page.locator("#table-by-date tbody tr td:nth-child(5)").all_inner_texts()
     assert seen == [f"{100 * (SIZE - 10) / SIZE:.1f} %"] * len(DATES)
+
+
+def test_volumes_by_the_bed_and_by_light_stand_side_by_side(season, tmp_path):
+    run = shutil.copytree(season, tmp_path / "RUN")
+    assert "Volume of lakes by light" not in read_page(run)
+    totals = pd.read_csv(run / "catalogue" / "totals.csv")
+    totals.assign(rt_volume_m3=[2e6, None, 1e6], rt_volume_lakes=[2, 0, 1]).to_csv(run / "catalogue" / "totals.csv")
+    write_report(run)
+    page = read_page(run)
+    assert f"from 1 × 10⁶ m³ on {DATES[2]} to 2 × 10⁶ m³ on {DATES[0]}; not known on 1 of 3 dates" in page
+    assert "known for 2 of 3 lakes" in page
+    assert page.count('<th scope="col" class="number">volume by ') == 2
+    assert "1 (1 of 2 lakes)" in page
+
+
+def read_page(run):
+    return (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_10_000_lakes_answer_to_clicks(browser, tmp_path):

@@ -31,8 +31,13 @@ const lakeMap = (() => {
   const styles = {
     lakes: { color: "#ffd400", weight: 2, casing: "#111", fill: true, fillOpacity: 0.04 },
     dropped: { color: "#ff7a2e", weight: 1.6, casing: "#111", dashArray: "4 3", fill: true, fillOpacity: 0.04 },
-    tracks: { color: "#ffffff", weight: 1.6, casing: "#234", dashArray: "2 4", fill: true, fillOpacity: 0.03 },
+    tracks: { color: "#ffffff", weight: 2.2, casing: "#fff", dashArray: "5 3", fill: true, fillOpacity: 0.03 },
     chosen: { color: "#00e5ff", weight: 4, fill: false, interactive: false },
+  };
+  /* As in the chart of states. */
+  const colors = {
+    "water": "#0072b2", "lidded": "#56b4e9", "snow": "#cc79a7", "empty": "#d55e00", "dry or lidded": "#e69f00",
+    "partly seen": "#7d868d", "not seen": "#3c4348",
   };
   const shown = { image: true, lakes: true, tracks: false, dropped: false, not_seen: true };
   const groups = { image: L.layerGroup(), not_seen: L.layerGroup() };
@@ -49,10 +54,18 @@ const lakeMap = (() => {
 
   function outline(layer, row) {
     const rings = polygonsOf(data[layer].outlines[row]);
-    const shape = L.polygon(rings, { ...styles[layer], bubblingMouseEvents: false });
+    const color = layer === "tracks" ? colors[stateOf(row)] ?? "#000000" : styles[layer].color;
+    const shape = L.polygon(rings, { ...styles[layer], color, bubblingMouseEvents: false });
     shape.on("click", (event) => open({ layer, row, shape }, { at: event.latlng }));
     groups[layer].addLayer(shape);
     return { layer, row, shape };
+  }
+
+  /* The state of a track on the date. */
+  function stateOf(track) {
+    const { tracks } = data;
+    const code = tracks.states[track][tracks.dates[tracks.season[track]].indexOf(report.date)];
+    return code === null || code === undefined ? "" : tracks.words[code];
   }
 
   function rowsOf(layer) {
@@ -91,7 +104,7 @@ const lakeMap = (() => {
   function titleOf({ layer, row }) {
     const day = data.dates[report.date].day;
     if (layer === "lakes") return `${report.nameOf(row)} · ${day}`;
-    if (layer === "tracks") return `Track ${data.tracks.id[row]}, season ${data.tracks.season[row]}`;
+    if (layer === "tracks") return `Track ${data.tracks.id[row]}, ${stateOf(row) || "not known yet"} · ${day}`;
     return `Dropped candidate · ${day}`;
   }
 
@@ -100,7 +113,9 @@ const lakeMap = (() => {
     const list = element("dl");
     for (const column of columns) {
       const text = report.told(data[layer], column, row);
-      if (!text || /_(low|high)_/.test(column.name) || (layer === "lakes" && /^(lake|track)_id$/.test(column.name))) continue;
+      const isTold = layer === "lakes" && /^(lake|track)_id$/.test(column.name);  // by the title
+      const isKnown = text === "known" && /_reason$/.test(column.name);  // the value says so itself
+      if (!text || isTold || isKnown || /_(low|high)_/.test(column.name)) continue;
       const term = element("dt", column.label);
       term.title = column.meaning;
       list.append(term, element("dd", text));
