@@ -31,8 +31,12 @@ def chromium():
 
 @contextmanager
 def opened(browser, path, **options):
-    """Open a page; at the end it has asked for nothing but itself, and complained of nothing."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
+    """Open a page; at the end it has asked for nothing but itself, and complained of nothing.
+
+    Unless ``options`` say otherwise nothing glides away from under a click.
+    """
+    usual = {"viewport": {"width": 1280, "height": 1000}, "reduced_motion": "reduce"}
+    context = browser.new_context(**{**usual, **options})
     page = context.new_page()
     page.set_default_timeout(60_000)
     asked, told = [], []

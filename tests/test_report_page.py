@@ -17,6 +17,7 @@ from pipelines.report import write_report
 from pipelines.season import map_season
 
 STREAM = slice(168, 180), slice(5, 165)
+MILLION = "\N{MULTIPLICATION SIGN} 10⁶ m³"
 BAD_NAME = f"S2_{DATES[2]}_<img src=x onerror=alert(1)>.tif"
 
 
@@ -291,19 +292,26 @@ def test_nothing_of_a_bad_name_is_run(page, season):
     assert page.locator("#table-scenes").inner_text().count("<img src=x onerror=alert(1)>") == 1
 
 
-@pytest.mark.parametrize("width", [320, 375])
-def test_a_phone_scrolls_down_only(browser, season, width):
-    options = {"viewport": {"width": width, "height": 700}, "is_mobile": True, "has_touch": True}
+@pytest.mark.parametrize(("width", "motion"), [(320, "no-preference"), (375, "reduce")])
+def test_a_phone_scrolls_down_only(browser, season, width, motion):
+    options = {
+        "viewport": {"width": width, "height": 700},
+        "is_mobile": True,
+        "has_touch": True,
+        "reduced_motion": motion,
+    }
     with opened(browser, season / "report.html", **options) as page:
         wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert wide == [width, width]
         select(page, DATES[0])
         page.touchscreen.tap(*place_of(page, *A))
         assert "0.16 km²" in popup(page)
-        # the map moves until all of it is seen
+        # the map moves until all of it is seen: at once, or in steps
         box = "document.querySelector('.leaflet-popup').getBoundingClientRect()"
         frame = page.locator("#map").bounding_box()
-        until(page, f"{box}.left >= 0 && {box}.right <= {width} && {box}.top >= {frame['y']}")
+        is_seen = f"{box}.left >= 0 && {box}.right <= {width} && {box}.top >= {frame['y']}"
+        assert motion != "reduce" or page.evaluate(is_seen)
+        until(page, is_seen)
 
 
 def test_the_dark_is_dark_and_paper_is_white(browser, season):
@@ -345,7 +353,7 @@ def test_volumes_by_the_bed_and_by_light_stand_side_by_side(season, tmp_path):
     totals.assign(rt_volume_m3=[2e6, None, 1e6], rt_volume_lakes=[2, 0, 1]).to_csv(run / "catalogue" / "totals.csv")
     write_report(run)
     page = read_page(run)
-    assert f"from 1 × 10⁶ m³ on {DATES[2]} to 2 × 10⁶ m³ on {DATES[0]}; not known on 1 of 3 dates" in page
+    assert f"from 1 {MILLION} on {DATES[2]} to 2 {MILLION} on {DATES[0]}; not known on 1 of 3 dates" in page
     assert "known for 2 of 3 lakes" in page
     assert page.count('<th scope="col" class="number">volume by ') == 2
     assert "1 (1 of 2 lakes)" in page

@@ -21,9 +21,15 @@ const lakeMap = (() => {
       L.Canvas.prototype._fillStroke.call(this, context, shape);
     },
   });
-  const map = L.map("map", {
+  /* Whoever asks for less motion sees at once where it ends. */
+  const moves = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const Map = L.Map.extend({
+    panBy(by, options) { return L.Map.prototype.panBy.call(this, by, moves ? options : { ...options, animate: false }); },
+  });
+  const map = new Map("map", {
     crs, minZoom: -9, maxZoom: 6, zoomSnap: 0.25, zoomDelta: 0.75, wheelPxPerZoomLevel: 100, attributionControl: false,
     maxBounds: bounds.pad(1.5), zoomControl: false, renderer: new Rimmed({ padding: 0.3, tolerance: 5 }),
+    zoomAnimation: moves, inertia: moves,
   });
   map.fitBounds(bounds);
   for (const [pane, level] of [["image", 210], ["hidden", 220]]) map.createPane(pane).style.zIndex = level;
