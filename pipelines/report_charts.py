@@ -10,6 +10,8 @@ import pandas as pd
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num, num2date
 from matplotlib.ticker import MaxNLocator
 
+from pipelines.report_words import tell_number
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -20,7 +22,6 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 468, 12, 208
 """Edges of what is plotted."""
 _TICKS, _HEADROOM, _WIDEST, _NARROWEST = 5, 1.06, 26.0, 3.0
 _A_DECADE, _MOST_LABELS = 4, 8
-_WHOLE_FROM = 3
 _Ticks = list[tuple[float, str]]
 
 
@@ -153,7 +154,7 @@ def draw_histogram(name: str, title: str, histogram: Histogram) -> Chart:
     every = next(step for step in (1, 2, _A_DECADE) if len(edges) <= _MOST_LABELS * step or step == _A_DECADE)
     exponents = np.rint(np.log10(edges) * _A_DECADE).astype(int)
     labelled = zip(at[exponents % every == 0], edges[exponents % every == 0], strict=True)
-    x_ticks = [(float(x), tell_number(edge)) for x, edge in labelled]
+    x_ticks = [(float(x), tell_number(float(f"{edge:.2g}"))) for x, edge in labelled]
     most = int(counts.argmax()) if counts.any() else 0
     span, mode = (f"{tell_number(low)} to {tell_number(high)} km²" for low, high in (edges[[0, -1]], edges[most:][:2]))
     alt = f"{title}: {counts.sum()} outlines of {span}; most of them, {counts[most]}, are of {mode}."
@@ -203,22 +204,6 @@ def _tell_course(title: str, unit: str, days: Sequence[str], values: Sequence[fl
 
 
 def _with_unit(value: float, unit: str) -> str:
-    """Tell a value with its unit, which may be a power of ten.
-
-    >>> _with_unit(2.5, "10⁶ m³"), _with_unit(2.5, "km²")
-    ('2.5 × 10⁶ m³', '2.5 km²')
-    """
-    return f"{tell_number(value)} {'× ' if unit.startswith('10') else ''}{unit}"
-
-
-def tell_number(value: float) -> str:
-    """Give three digits that count, without an exponent.
-
-    >>> tell_number(0.012345), tell_number(1234.5), tell_number(3.0)
-    ('0.0123', '1,234', '3')
-    """
-    if value == 0:
-        return "0"
-    places = max(0, _WHOLE_FROM - 1 - int(np.floor(np.log10(abs(value)))))
-    text = f"{value:,.{places}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    """Tell a value with its unit, which may be a power of ten: ``2.5 km²``, but two point five times ``10⁶ m³``."""
+    times = "\N{MULTIPLICATION SIGN} " if unit.startswith("10") else ""
+    return f"{tell_number(value)} {times}{unit}"

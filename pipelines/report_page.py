@@ -16,12 +16,14 @@ from markupsafe import Markup
 
 from lakescale.schema import AREA_M2
 from lakescale.series.rules import EMPTY, LIDDED, NOT_SEEN, NOT_TOLD, PARTLY_SEEN, SNOW, STATE, WATER
+from pipelines import report_run
 from pipelines import report_tables as tables
 from pipelines.catalogue_provenance import Images, Provenance
-from pipelines.report_charts import count_areas, draw_course, draw_histogram, draw_stack, tell_number
+from pipelines.report_charts import count_areas, draw_course, draw_histogram, draw_stack
 from pipelines.report_columns import shorten
 from pipelines.report_payload import build_payload, share_of
 from pipelines.report_read import DATE
+from pipelines.report_words import tell_number, tell_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +124,7 @@ def _tiles(told: Told, seen: Sequence[float | None]) -> list[tuple[str, str]]:
     if not told.is_season:
         tiles.append((f"{len(told.lakes):,}", "lakes"))
         tiles.append((f"{tell_number(areas.sum() / 1e6)} km²", "true area of all lakes"))
-        tiles.append((tables.tell_percent(seen[0]), "of the scene was seen"))
+        tiles.append((tell_percent(seen[0]), "of the scene was seen"))
     else:
         assert told.tracks is not None
         tiles.append((f"{told.tracks['track_id'].nunique():,}", f"lakes on {len(told.dates)} dates"))
@@ -161,7 +163,7 @@ def _area_chart(told: Told, days: list[str], seen: Sequence[float | None]) -> Ch
     if told.totals is not None and "area_sd_m2" in told.totals:
         errors[told.totals[DATE]] = told.totals["area_sd_m2"].to_numpy(float) / 1e6
     ends = {"low": shorten(areas.to_numpy() - errors), "high": shorten(areas.to_numpy() + errors)}
-    words = [None if share is None else f"{tables.tell_percent(share)} seen" for share in seen]
+    words = [None if share is None else f"{tell_percent(share)} seen" for share in seen]
     return draw_course("area", "Area of lakes, of what was seen", "km²", days, values, told=words, **ends)
 
 
@@ -184,7 +186,7 @@ def _tables(told: Told, seen: Sequence[float | None]) -> dict[str, tables.Table]
     found = [
         tables.table_dates(told, seen),
         tables.table_reasons(told),
-        tables.table_stages(told),
+        report_run.table_stages(told),
         tables.table_scenes(told),
         tables.table_inputs(told),
         tables.table_models(told.dates),
@@ -193,7 +195,7 @@ def _tables(told: Told, seen: Sequence[float | None]) -> dict[str, tables.Table]
     ]
     if told.is_season:
         found += [tables.table_fates(told), tables.table_events(told)]
-        found += [tables.table_stages_by_date(told), tables.table_prediction(told)]
+        found += [report_run.table_stages_by_date(told), report_run.table_prediction(told)]
     return {one.name: one for one in found if one.rows}
 
 
@@ -210,7 +212,7 @@ def _notes(told: Told) -> list[tuple[str, list[str]]]:
 
 def _provenance(told: Told) -> dict[str, Any]:
     """Give inputs and credits: those of the catalogue, else what follows from the scenes."""
-    recipe = told.manifest.get("recipe") or {}
+    recipe, season = (told.manifest.get(name) or {} for name in ("recipe", "season"))
     named = []
     for what, name in _INPUTS:
         value = recipe.get(name)
@@ -229,6 +231,6 @@ def _provenance(told: Told) -> dict[str, Any]:
         "created": str(told.about.get("created", "")),
         "recipe_hash": str(told.about.get("recipe_hash", "")),
         "recipe": told.recipe,
-        "cluster": told.manifest.get("cluster") or (told.manifest.get("season") or {}).get("cluster") or {},
-        "machine": told.manifest.get("machine") or {},
+        "cluster": report_run.list_facts(told.manifest.get("cluster") or season.get("cluster") or {}),
+        "machine": report_run.list_facts(told.manifest.get("machine") or {}),
     }

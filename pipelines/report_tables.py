@@ -5,22 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from lakescale.schema import AREA_M2, REASON
 from lakescale.series.rules import FATE, FATES, SEASON, TRACK_ID
-from pipelines.report_charts import tell_number
 from pipelines.report_read import DATE
+from pipelines.report_words import UNKNOWN, tell_fact, tell_number, tell_percent, tell_with_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pipelines.report_read import DateTold, Told
 
-UNKNOWN = "not known"
 _MOST_EVENTS = 400
 _VOLUMES = {"volume": "volume by the bed, 10⁶ m³", "rt_volume": "volume by light, 10⁶ m³"}
+_VOLUME_NOTES = {
+    "volume": "Volume by the bed is that between the lakes' level and the DEM.",
+    "rt_volume": "Volume by light is that of what was seen, by radiative transfer (how much the water dims the light).",
+}
 _INPUT = ("role", "source", "changed", "fingerprint", "files", "bytes")
 
 
@@ -50,7 +52,7 @@ def table_dates(told: Told, seen: Sequence[float | None]) -> Table:
             (
                 date.day,
                 f"{counts.get(k, 0):,}",
-                _with_error(areas.get(k, 0.0), total.get("area_sd_m2"), 1e6) if seen[k] != 0 else UNKNOWN,
+                _area(areas.get(k, 0.0), total.get("area_sd_m2")) if seen[k] != 0 else UNKNOWN,
                 *(_volume(total, name) for name in volumes),
                 tell_percent(seen[k]),
                 tell_percent(total.get("lake_share_of_seen")),
@@ -58,22 +60,25 @@ def table_dates(told: Told, seen: Sequence[float | None]) -> Table:
             )
         )
     told_volumes = [_VOLUMES[name] for name in volumes]
-    head = ("date", "lakes", "area, km²", *told_volumes, "seen", "lakes' share of it", "candidates dropped")
-    note = "± is the standard deviation from the outlines' position." if "area_sd_m2" in totals else ""
-    return Table("by-date", "What was found on each date", head, rows, note=note)
+    head = ("date", "lakes", "area, km²", *told_volumes, "seen", "lakes' share", "candidates dropped")
+    notes = ["Lakes' share is that of what was seen."]
+    notes += ["± is the standard deviation from the outlines' position."] if "area_sd_m2" in totals else []
+    notes += [_VOLUME_NOTES[name] for name in volumes]
+    return Table("by-date", "What was found on each date", head, rows, note=" ".join(notes))
 
 
 def table_reasons(told: Told) -> Table:
-    """Count what became of candidates, by date."""
+    """Count what became of candidates, by date; the most frequent reason comes first."""
     days = [date.day for date in told.dates]
-    counts = pd.crosstab(told.dropped[REASON], told.dropped[DATE]).reindex(columns=range(len(days)), fill_value=0)
-    by_size = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
-    rows = [
-        (str(reason), *(f"{n:,}" for n in row), *([f"{sum(row):,}"] if len(days) > 1 else []))
-        for reason, row in zip(by_size.index, by_size.to_numpy().tolist(), strict=True)
-    ]
-    last = ("all",) if len(days) > 1 else ()
-    return Table("reasons", "Why candidates are no lakes", ("reason", *days, *last), rows)
+    counts = pd.crosstab(told.dropped[DATE], told.dropped[REASON]).reindex(index=range(len(days)), fill_value=0)
+    by_size = counts[counts.sum().sort_values(ascending=False, kind="stable").index]
+    title, all_of_them = "Why candidates are no lakes", [f"{n:,}" for n in by_size.sum()]
+    if not all_of_them:
+        return Table("reasons", title, (), [])
+    if len(days) == 1:
+        return Table("reasons", title, ("reason", "candidates"), list(zip(map(str, by_size), all_of_them, strict=True)))
+    rows = [(day, *(f"{n:,}" for n in row)) for day, row in zip(days, by_size.to_numpy().tolist(), strict=True)]
+    return Table("reasons", title, ("date", *map(str, by_size)), [*rows, ("all dates", *all_of_them)])
 
 
 def table_fates(told: Told) -> Table:
@@ -103,43 +108,6 @@ def table_events(told: Told) -> Table:
     return Table("events", "What happened, and between which dates", head, rows, 4, note)
 
 
-def table_stages(told: Told) -> Table:
-    """Tell what each stage took: of a run all that its manifest says, of a season also of each date the seconds."""
-    facts = _stages(told.manifest)
-    names = list(dict.fromkeys(key for one in facts.values() for key, value in one.items() if _is_scalar(value)))
-    rows = [(stage, *(_fact(one.get(name)) for name in names)) for stage, one in facts.items()]
-    return Table("stages", "What each stage took", ("stage", *(_label(name) for name in names)), rows)
-
-
-def table_stages_by_date(told: Told) -> Table:
-    """Tell of each date of a season the seconds of its stages, and the most memory that a worker held."""
-    facts = [_stages(date.manifest) for date in told.dates]
-    names = list(dict.fromkeys(stage for one in facts for stage in one))
-    rows = []
-    for date, one in zip(told.dates, facts, strict=True):
-        seconds = [one.get(name, {}).get("seconds") for name in names]
-        peak = max((stage.get("peak_memory_mb") or 0 for stage in one.values()), default=0)
-        known = [value for value in seconds if value is not None]
-        rows.append((date.day, *map(_fact, seconds), _fact(sum(known) if known else None), _fact(peak or None)))
-    head = ("date", *names, "all", "peak memory of a worker, MB")
-    has_peak = any(row[-1] for row in rows)
-    rows, head = (rows, head) if has_peak else ([row[:-1] for row in rows], head[:-1])
-    return Table("stages-by-date", "Seconds of each date's stages", head, rows)
-
-
-def table_prediction(told: Told) -> Table:
-    """Put beside each other what was predicted and what was measured."""
-    season = told.manifest.get("season", {})
-    predicted, measured = season.get("predicted", {}), season.get("measured", {})
-    rows = []
-    for name in dict.fromkeys([*predicted, *measured]):
-        before, after = predicted.get(name), measured.get(name)
-        ratio = tell_number(after / before) if before and after is not None else ""
-        rows.append((_label(name), _fact(before), _fact(after), ratio))
-    note = "Of the dates that the last run had to map; a run that finds all finished predicts next to nothing."
-    return Table("prediction", "Predicted and measured", ("", "predicted", "measured", "ratio"), rows, note=note)
-
-
 def table_left_out(told: Told) -> Table:
     """List the scenes that were left out."""
     passing = {True: "may pass", False: "does not pass"}
@@ -165,7 +133,7 @@ def table_inputs(told: Told) -> Table:
     """List what was read, with what tells whether it is still the same."""
     inputs = told.manifest.get("inputs")
     listed = [one for one in inputs if isinstance(one, dict)] if isinstance(inputs, list) else []
-    rows = [tuple(_fact(one.get(name)) for name in _INPUT) for one in listed]
+    rows = [tuple(tell_fact(name, one.get(name)) for name in _INPUT) for one in listed]
     return Table("inputs", "Inputs", ("input", *_INPUT[1:]), rows, 4)
 
 
@@ -174,7 +142,12 @@ def table_models(dates: Iterable[DateTold]) -> Table:
     found: dict[tuple[str, ...], None] = {}
     for date in dates:
         for name, one in (date.manifest.get("models") or {}).items():
-            row = (str(name), str(one.get("source", "")), str(one.get("hash", "")), _fact(one.get("threshold")))
+            row = (
+                str(name),
+                str(one.get("source", "")),
+                str(one.get("hash", "")),
+                tell_fact("threshold", one.get("threshold")),
+            )
             found.setdefault(row)
     return Table("models", "Models", ("name", "weights", "hash of the weights", "threshold"), list(found), 3)
 
@@ -185,15 +158,6 @@ def table_versions(told: Told) -> Table:
     return Table("versions", "Versions", ("package", "version"), rows, 2)
 
 
-def _stages(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Take the stages of a manifest, or its seconds by stage."""
-    stages = manifest.get("stages")
-    if isinstance(stages, dict):
-        return {str(name): dict(one) for name, one in stages.items() if isinstance(one, dict)}
-    seconds = manifest.get("seconds")
-    return {str(name): {"seconds": value} for name, value in seconds.items()} if isinstance(seconds, dict) else {}
-
-
 def _volume(total: pd.Series[Any], name: str) -> str:
     """Tell a volume with how many lakes' it is."""
     volume, known, lakes = (total.get(column) for column in (f"{name}_m3", f"{name}_lakes", "lakes"))
@@ -202,35 +166,9 @@ def _volume(total: pd.Series[Any], name: str) -> str:
     return f"{tell_number(float(volume) / 1e6)} ({int(known or 0):,} of {int(lakes or 0):,} lakes)"
 
 
-def _with_error(value: float, error: Any, unit: float) -> str:
-    told = tell_number(value / unit)
-    return told if error is None or pd.isna(error) else f"{told} ± {tell_number(float(error) / unit)}"
-
-
-def tell_percent(share: Any, unknown: str = UNKNOWN) -> str:
-    """Tell a share in percent.
-
-    >>> tell_percent(0.1234), tell_percent(None)
-    ('12.3 %', 'not known')
-    """
-    return unknown if share is None or pd.isna(share) else f"{100 * float(share):.1f} %"
+def _area(value: float, error: Any) -> str:
+    return tell_with_error(value / 1e6, None if error is None or pd.isna(error) else float(error) / 1e6)
 
 
 def _day(time: Any) -> str:
     return "" if pd.isna(time) else pd.Timestamp(time).strftime("%Y-%m-%d")
-
-
-def _label(name: str) -> str:
-    return name.replace("_mb", ", MB").replace("_", " ")
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)
-
-
-def _fact(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not np.isfinite(value)):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else tell_number(value)

@@ -25,8 +25,9 @@ from pipelines.report_charts import BOTTOM, LEFT, RIGHT, TOP, count_areas, draw_
 from pipelines.report_columns import shorten, tabulate
 from pipelines.report_pictures import make_pictures
 from pipelines.report_read import Frame, read_told
+from pipelines.report_run import table_stages
 from pipelines.report_shapes import STEPS, decode, draw, encode
-from pipelines.report_tables import table_inputs, table_stages
+from pipelines.report_tables import table_inputs
 
 PIXEL = 10.0
 FRAME = Frame(None, 1000.0, 0.0, 3000.0, 2000.0, (200, 200))
@@ -337,19 +338,28 @@ def test_columns_say_what_they_are_and_null_is_no_zero():
 
 
 def test_stages_are_told_as_the_manifest_tells_them(run):
-    seconds = json.loads((run / "manifest.json").read_text())["seconds"]
-    table = table_stages(read_told(run))
-    assert table.head == ("stage", "seconds")
-    assert [row[0] for row in table.rows] == list(seconds)
     stages = {
-        "color": {"state": "finished", "seconds": 2.5, "peak_memory_mb": 512.0, "parts": {}},
-        "lakes": {"seconds": 1.0},
-    }
-    change(run, seconds=3.5, stages=stages)
+        "color": {"seconds": 2.5, "state": "finished", "parts": {}, "tasks": 1200, "task_seconds": 0.0, "chunks": 4,
+                  "bytes_read": 3_210_000, "peak_memory_mb": 1512.0, "pixels": 5_000_000},
+        "lakes": {"seconds": 1.0, "bytes_read": 0},
+    }  # fmt: skip
+    change(run, stages=stages)
     table = table_stages(read_told(run))
-    assert table.head == ("stage", "state", "seconds", "peak memory, MB")
-    assert table.rows == [("color", "finished", "2.5", "512"), ("lakes", "", "1", "")]
-    assert "peak memory, MB" in write_report(run).read_text()
+    assert table.head == (
+        "stage", "state", "time, s", "tasks", "read", "most memory of a worker", "chunks", "million pixels a second",
+    )  # fmt: skip
+    assert table.rows == [
+        ("color", "finished", "2.5", "1,200", "3.21 MB", "1.51 GB", "4", "2"),
+        ("lakes", "", "1", "", "0 B", "", "", ""),
+    ]
+    assert table.words == 2
+    assert '<td class="number">3.21 MB</td>' in write_report(run).read_text()
+
+
+def test_a_manifest_with_seconds_alone_tells_them(run):
+    change(run, seconds={"color": 2.5, "lakes": 1.0}, stages=None)
+    table = table_stages(read_told(run))
+    assert (table.head, table.rows) == (("stage", "time, s"), [("color", "2.5"), ("lakes", "1")])
 
 
 def test_inputs_are_listed_as_the_manifest_tells_them(run):
@@ -362,12 +372,15 @@ def test_inputs_are_listed_as_the_manifest_tells_them(run):
         "changed": "2020-01-01",
         "fingerprint": "abc",
     }
-    change(run, inputs=[told, {"role": "ice", "source": "https://ice"}], machine={"cpus": 7})
+    change(
+        run, inputs=[told, {"role": "ice", "source": "https://ice"}], machine={"cpus": 7, "memory_limit_bytes": 2**31}
+    )
     table = table_inputs(read_told(run))
     assert table.rows == [
-        ("dem", "<b>.tif", "2020-01-01", "abc", "2", "12,345"),
+        ("dem", "<b>.tif", "2020-01-01", "abc", "2", "12.3 kB"),
         ("ice", "https://ice", "", "", "", ""),
     ]
     page = write_report(run).read_text()
     assert "<td>&lt;b&gt;.tif</td>" in page
     assert "<dt>cpus</dt><dd>7</dd>" in page
+    assert "<dd>2.15 GB</dd>" in page

@@ -14,6 +14,7 @@ from report_folders import write_large_run
 from season_scenes import DATES, SIZE, WATER, A, read, rgb, write_season
 
 from pipelines.report import write_report
+from pipelines.report_words import spell_bytes
 from pipelines.season import map_season
 
 STREAM = slice(168, 180), slice(5, 165)
@@ -63,10 +64,15 @@ def place_of(page, rows, cols):
     return box["x"] + point[0], box["y"] + point[1]
 
 
+def plain(text):
+    """With spaces where numbers and their units are held together."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 def popup(page):
     found = page.locator(".leaflet-popup")
     found.wait_for()
-    return found.inner_text()
+    return plain(found.inner_text())
 
 
 def gone(page):
@@ -108,7 +114,7 @@ def test_the_slider_shows_the_lakes_of_each_date(page, season):
     for day in DATES:
         select(page, day)
         areas = lakes.area_m2[lakes.time == day]
-        told = page.locator("#date-told").inner_text()
+        told = plain(page.locator("#date-told").inner_text())
         assert told == f"{day}: {len(areas)} lakes, {areas.sum() / 1e6:.3g} km², 94.8 % seen"
         assert page.locator("#list tbody tr").count() == len(areas)
         assert page.locator("#list caption").inner_text() == f"Lakes of {day}"
@@ -244,7 +250,7 @@ def test_everything_is_reached_by_keys_alone(page):
     until(page, f"lakeMap.map.getCenter().lng > {before}")
     tab_to(page, ".cursor")
     assert focused(page, "ariaLabel").startswith("Track"), "the largest lake comes first"
-    assert "0.36 km²" in focused(page, "ariaLabel")
+    assert "0.36 km²" in plain(focused(page, "ariaLabel"))
     page.keyboard.press("ArrowDown")
     assert focused(page, "ariaLabel").startswith("Dropped candidate"), "outlines of all layers that are on"
     page.keyboard.press("Enter")
@@ -324,6 +330,21 @@ def test_the_dark_is_dark_and_paper_is_white(browser, season):
         assert len(page.pdf(format="A4")) > 10_000
 
 
+def test_paper_shows_the_map_without_empty_sides(browser, season):
+    place = """(() => { const size = lakeMap.map.getSize(), image = lakeMap.map.getContainer().querySelector("img");
+        return [size.x, size.y, lakeMap.map.getBounds().contains([[-200, 0], [0, 200]]), image.width / size.y] })()"""
+    with opened(browser, season / "report.html") as page:
+        before = page.evaluate(place)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        width, height, is_whole, share = page.evaluate(place)
+        assert width < 190 / 25.4 * 96, "as wide as A4 without its margins"
+        assert is_whole
+        assert 0.8 < share <= 1
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(place) == pytest.approx(before, rel=0.2)
+        assert page.evaluate(place)[:2] == before[:2]
+
+
 def test_without_scripts_charts_and_tables_are_there(browser, season):
     with opened(browser, season / "report.html", java_script_enabled=False) as page:
         assert "need JavaScript" in page.locator("noscript").inner_text()
@@ -335,8 +356,8 @@ def test_a_season_is_told_from_prediction_to_provenance(page, season):
     manifest = json.loads((season / "manifest.json").read_text())["season"]
     rows = [row.split("\t") for row in page.locator("#table-prediction tbody tr").all_inner_texts()]
     told = {name: (before, after) for name, before, after, _ in rows}
-    assert told["bytes"] == (f"{manifest['predicted']['bytes']:,}", f"{manifest['measured']['bytes']:,}")
-    assert told["seconds"][1] != ""
+    assert told["bytes"] == tuple(spell_bytes(manifest[name]["bytes"]) for name in ("predicted", "measured"))
+    assert told["time, s"][1] != ""
     assert "DEM: dem.tif" in page.locator("#provenance").inner_text()
     assert page.locator("#table-fates tbody tr").count() == 3
     page.locator("summary", has_text="Events").click()
@@ -344,6 +365,19 @@ def test_a_season_is_told_from_prediction_to_provenance(page, season):
     assert page.locator("#table-events tbody tr").count() == len(events)
     seen = page.locator("#table-by-date tbody tr td:nth-child(5)").all_inner_texts()
     assert seen == [f"{100 * (SIZE - 10) / SIZE:.1f} %"] * len(DATES)
+
+
+def test_dropped_candidates_are_counted_by_date_and_reason(page, season):
+    head = page.locator("#table-reasons thead th").all_inner_texts()
+    rows = [row.split("\t") for row in page.locator("#table-reasons tbody tr").all_inner_texts()]
+    assert head[0] == "date"
+    assert [row[0] for row in rows] == [*DATES, "all dates"]
+    for k, day in enumerate(DATES):
+        found = pd.read_parquet(season / "dates" / day / "candidates.parquet").reason.value_counts()
+        assert [int(count) for count in rows[k][1:]] == [found.get(reason, 0) for reason in head[1:]]
+    sums = [int(count) for count in rows[-1][1:]]
+    assert sums == sorted(sums, reverse=True)
+    assert sums == [sum(int(row[k]) for row in rows[:-1]) for k in range(1, len(head))]
 
 
 def test_volumes_by_the_bed_and_by_light_stand_side_by_side(season, tmp_path):
@@ -374,4 +408,4 @@ def test_10_000_lakes_answer_to_clicks(browser, tmp_path):
         page.keyboard.press("Escape")
         gone(page)
         page.locator("#page-on").click()
-        assert page.locator("#page-told").inner_text() == "page 2 of 400"
+        assert page.locator("#page-told").inner_text() == "page 2 of 667"

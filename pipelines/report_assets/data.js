@@ -23,7 +23,7 @@ const report = (() => {
   function say(kind, value, low = null, high = null) {
     const ends = low === null || high === null ? "" : ` (${bare[kind](low)} to ${bare[kind](high)})`;
     const unit = kind === "volume" ? ` × ${units[kind]}` : units[kind] ? ` ${units[kind]}` : "";
-    return bare[kind](value) + ends + unit;
+    return bare[kind](value) + ends + unit.replaceAll(" ", "\u00a0");
   }
 
   function columnOf(layer, name) {

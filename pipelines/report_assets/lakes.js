@@ -3,7 +3,7 @@
 (() => {
   const { data } = report;
   const table = document.getElementById("list"), find = document.getElementById("find");
-  const SIZE = 25;
+  const SIZE = 15;
   const wanted = ["lake_id", "track_id", "area_m2", "volume_m3", "rt_volume_m3", "state", "fate", "seen_share", "evidence"];
   const columns = wanted.map((name) => report.columnOf(data.lakes, name)).filter((column) => column);
   let by = columns.find((column) => column.name === "area_m2") ?? columns[0], isDown = true, page = 0;

@@ -282,6 +282,18 @@ const lakeMap = (() => {
     where.getContainer().textContent = `x ${x.toFixed(0)}, y ${y.toFixed(0)} m`;
   });
 
+  /* On paper the map has a size of its own, and shows what is on the screen, without empty sides. */
+  function resize(isOnPaper) {
+    const view = map.getBounds();
+    map.getContainer().classList.toggle("paper", isOnPaper);
+    map.invalidateSize({ animate: false });
+    const [top, bottom] = [view.getNorth(), view.getSouth()].map((lat) => Math.min(0, Math.max(-frame.height, lat)));
+    const [left, right] = [view.getWest(), view.getEast()].map((lng) => Math.min(frame.width, Math.max(0, lng)));
+    map.fitBounds([[bottom, left], [top, right]], { animate: false });
+  }
+  addEventListener("beforeprint", () => resize(true));
+  addEventListener("afterprint", () => resize(false));
+
   report.on("date", show);
 
   return {
