@@ -14,7 +14,8 @@ import pyogrio
 import shapely
 import xarray as xr
 
-from lakescale.schema import InputError, X, Y
+from lakescale.schema import InputError, LakescaleError, X, Y
+from lakescale.storage import fetched, is_url
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def read_areas(
     Parameters
     ----------
     source
-        Anything that GDAL reads as vectors (GeoPackage, Shapefile, GeoJSON, ...), in any CRS.
+        Anything that GDAL reads as vectors (GeoPackage, Shapefile, GeoJSON, ...), in any CRS; of a URL a copy is read.
     grid
         The grid they are meant for.
     what
@@ -138,16 +139,19 @@ def _keep_column(frame: gpd.GeoDataFrame, column: str, item: str) -> dict[str, A
 
 
 def _read(source: str | Path, what: str) -> gpd.GeoDataFrame:
-    if "://" not in str(source) and not Path(source).exists():
+    if not is_url(source) and not Path(source).exists():
         raise InputError(f"there is no such {what}", str(source), "check the path")
     problem = ""
     try:
-        if str(source).endswith(".parquet"):
-            return gpd.read_parquet(source)
-        layers = pyogrio.list_layers(source)[:, 0].tolist()
-        if len(layers) == 1:
-            return gpd.read_file(source, engine="pyogrio")
+        with fetched(source) as path:
+            if path.endswith(".parquet"):
+                return gpd.read_parquet(path)
+            layers = pyogrio.list_layers(path)[:, 0].tolist()
+            if len(layers) == 1:
+                return gpd.read_file(path, engine="pyogrio")
         problem = f"it holds {len(layers)} layers ({', '.join(layers)}), one is needed"
+    except LakescaleError:
+        raise
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, OSError) as error:
         problem = str(error).strip().splitlines()[0]
     raise InputError(f"the {what} cannot be read: {problem}", str(source), "give one layer: ogr2ogr OUT.gpkg IN LAYER")

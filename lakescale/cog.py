@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +26,18 @@ from lakescale.cluster import compute
 from lakescale.grid import Grid
 from lakescale.scene.seen import seen_mask
 from lakescale.schema import BAND, BLUE, GREEN, RED, SEEN, TIME, InputError, LakescaleError, RunError, X, Y
+from lakescale.storage import aside, locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import xarray as xr
     from distributed import Client
     from numpy.typing import NDArray
 
     from lakescale.chunks import Place
+    from lakescale.storage import Location
 
 _BLOCK = 512
 _AT_ONCE_BYTES = 256e6
@@ -52,7 +53,7 @@ _SAYS_FULL = re.compile(r"TIFFAppend|write error|seek error|no space left|file t
 _COLORS = {RED: ColorInterp.red, GREEN: ColorInterp.green, BLUE: ColorInterp.blue}
 
 
-def export_cog(raster: xr.DataArray, path: str | Path, *, client: Client | None = None) -> Path:
+def export_cog(raster: xr.DataArray, path: str | Location, *, client: Client | None = None) -> Location:
     """Write a raster as a cloud-optimized GeoTIFF, with overviews.
 
     The pixels go to a tiled GeoTIFF beside the target first, from which GDAL's driver COG makes the file. It has its
@@ -66,16 +67,16 @@ def export_cog(raster: xr.DataArray, path: str | Path, *, client: Client | None 
     raster
         ``(band, y, x)`` or ``(y, x)``, such as one date of a cube, ``cube.isel(time=0)``, or a layer.
     path
-        The file; replaced where it is there.
+        The file, or its URL in an object store, to which it is uploaded; replaced where it is there.
     client
         Where to compute; by default as in Dask.
 
     Returns
     -------
     Path
-        The file. Bool is stored as 0 and 1; NaN is nodata; where ``seen`` comes along with integers it is the file's
-        mask, and the number of the layer's own nodata is kept. Bands have their names, ``TIFFTAG_DATETIME`` the date;
-        the tags ``sensor``, ``product_level`` and ``processing_baseline`` have what the attributes tell of them.
+        The file, or its URL. Bool is stored as 0 and 1; NaN is nodata; where ``seen`` comes along with integers it is
+        the file's mask, and the number of the layer's own nodata is kept. Bands have their names, ``TIFFTAG_DATETIME``
+        the date; the tags ``sensor``, ``product_level`` and ``processing_baseline`` have what attributes tell of them.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def export_cog(raster: xr.DataArray, path: str | Path, *, client: Client | None 
     RunError
         When it cannot be written.
     """
-    target = Path(path)
+    target = locate(path)
     if set(raster.dims) - {BAND, Y, X}:
         mend = "export one date after the other: cube.isel(time=0)"
         raise InputError(f"a GeoTIFF has no dims but band, y and x, this has {raster.dims}", str(target), mend)
@@ -102,17 +103,14 @@ def export_cog(raster: xr.DataArray, path: str | Path, *, client: Client | None 
     return target
 
 
-def _make(stack: xr.DataArray, target: Path, client: Client | None, overviews: str) -> None:
-    plain, whole = (target.with_name(f"{target.stem}.{step}.partial.tif") for step in ("plain", "cog"))
-    with _removed(plain, whole):
-        with rasterio.Env(**_ENV):
+def _make(stack: xr.DataArray, target: Location, client: Client | None, overviews: str) -> None:
+    with aside(target, step=".cog") as whole:
+        plain = whole.with_name(f"{target.stem}.plain.partial.tif")
+        with _removed(plain, beside=whole), rasterio.Env(**_ENV):
             with rasterio.open(plain, "w", **_profile(stack)) as file:
                 _describe(file, stack)
                 _write_blocks(file, stack, client)
             rasterio.shutil.copy(plain, whole, driver="COG", OVERVIEW_RESAMPLING=overviews, **_COG)
-        with whole.open("rb") as written:
-            os.fsync(written.fileno())
-        whole.replace(target)
 
 
 def _profile(stack: xr.DataArray) -> dict[str, Any]:
@@ -185,15 +183,15 @@ class _Writer:
 
 
 @contextmanager
-def _removed(*paths: Path) -> Iterator[None]:
-    """Leave none of these files behind, nor what GDAL writes beside them."""
+def _removed(path: Path, *, beside: Path) -> Iterator[None]:
+    """Leave a file not behind, nor what GDAL writes beside it and another one."""
     try:
         yield
     finally:
-        for path in paths:
-            for one in (path, path.with_name(f"{path.name}.msk"), path.with_name(f"{path.name}.aux.xml")):
-                with contextlib.suppress(OSError):
-                    one.unlink()
+        extra = [one.with_name(f"{one.name}{ending}") for one in (path, beside) for ending in (".msk", ".aux.xml")]
+        for one in (path, *extra):
+            with contextlib.suppress(OSError):
+                one.unlink()
 
 
 def _why(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lakescale import __version__
-from lakescale.schema import LakescaleError
+from lakescale.schema import LakescaleError, without_secrets
 from pipelines.cli_season import season_command
 from pipelines.cli_tools import Debug, cluster_command, model_app, report_command, score_command
 from pipelines.cli_training import samples_command, train_command
@@ -40,7 +40,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _give_up("interrupted", 130)
     except Exception as error:  # noqa: BLE001  (the last resort of a command)
-        what = f"{type(error).__name__}: {error}"
+        what = without_secrets(f"{type(error).__name__}: {error}")
         _give_up(f"this should not have happened: {what}. Run it again with --debug, and report it", 1)
 
 
@@ -65,11 +65,24 @@ def common(
     """Map the lakes that melt makes on ice sheets."""
     _ = version
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_WithoutSecrets("%(message)s"))
     if not debug:
         handler.addFilter(_worth_telling)
         logging.getLogger("distributed.worker").addFilter(_no_dump)
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
+    for name in _SIGNERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+class _WithoutSecrets(logging.Formatter):
+    """Leaves out of what is logged what URLs hold of users, passwords and queries; of tracebacks, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+_SIGNERS = ("aiobotocore", "boto3", "botocore", "fsspec", "rasterio", "s3fs", "urllib3")
+"""Libraries that log, for debugging, what they sign and with what."""
 
 
 def _no_dump(record: logging.LogRecord) -> bool:
@@ -85,7 +98,7 @@ def _worth_telling(record: logging.LogRecord) -> bool:
 @app.command("map")
 def map_command(
     scene: Annotated[list[str] | None, typer.Option(help="File, folder, glob or URL; repeat it for files.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the run, or its URL (s3://bucket/run).")] = None,
     dem: Annotated[list[str] | None, typer.Option(help="Elevations: file, tiles, folder, glob; adds sinks.")] = None,
     ice: Annotated[str | None, typer.Option(help="Ice: polygons in any CRS, or a raster of percent.")] = None,
     aoi: Annotated[str | None, typer.Option(help="Area of interest: nothing outside it is a lake.")] = None,
@@ -198,7 +211,7 @@ _RULES = ("min_area_m2", "min_area_3857_m2", "max_elongation", "neck_px", "neck_
 @app.command("ingest")
 def ingest_command(
     scene: Annotated[list[str] | None, typer.Option(help="File, folder, glob or URL of one or many dates.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The cube: cube.zarr.")] = None,
+    out: Annotated[str | None, typer.Option(help="The cube: cube.zarr, or its URL (s3://bucket/cube.zarr).")] = None,
     like: Annotated[str | None, typer.Option(help="Raster whose grid a new cube takes.")] = None,
     crs: Annotated[str | None, typer.Option(help="CRS of a new cube [the first scene's].")] = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel of a new cube, m [the first scene's].")] = None,
@@ -256,7 +269,7 @@ def ingest_command(
 @app.command("sinks")
 def sinks_command(
     dem: Annotated[list[str], typer.Argument(help="Elevations: file, tiles, folder, glob, or dem.zarr.")],
-    out: Annotated[Path, typer.Argument(help="X.zarr (layers, regions), X.tif (depth, regions), X.parquet (regions).")],
+    out: Annotated[str, typer.Argument(help="X.zarr (layers, regions), X.tif (depth, regions), X.parquet (regions).")],
     filled: Annotated[
         bool, typer.Option("--filled", help="With X.tif: write X_filled.tif, the filled DEM, too.")
     ] = False,

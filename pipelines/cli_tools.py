@@ -15,7 +15,8 @@ model_app = typer.Typer(help="Look into a model's checkpoint, or convert someone
 
 @model_app.command("info")
 def model_info(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of lakescale, .safetensors.")], debug: Debug = False
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint of lakescale, .safetensors, or its URL.")],
+    debug: Debug = False,
 ) -> None:
     """Say what a checkpoint is: network, bands, values, window, threshold, training, hash."""
     from lakescale.models import describe_checkpoint
@@ -43,19 +44,19 @@ def model_convert(
 
 
 def score_command(
-    lakes: Annotated[Path, typer.Argument(help="Vector file, or the folder of a run.")],
-    reference: Annotated[Path, typer.Argument(help="Vector file of the reference lakes.")],
+    lakes: Annotated[str, typer.Argument(help="Vector file, or the folder of a run; or the URL of either.")],
+    reference: Annotated[str, typer.Argument(help="Vector file of the reference lakes.")],
     rules: Annotated[str, typer.Option(help="strict or seed.")] = "strict",
-    out: Annotated[Path | None, typer.Option(help="Folder, or NAME.json, for the figures and the matches.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder, or NAME.json, for the figures and the matches.")] = None,
     lakes_layer: Annotated[str | None, typer.Option(help="Layer of the lakes.")] = None,
     reference_layer: Annotated[str | None, typer.Option(help="Layer of the reference.")] = None,
     as_one_group: Annotated[
         bool, typer.Option(help="Score all against all, whatever image and region_num say.")
     ] = False,
     image: Annotated[str | None, typer.Option(help="Score this image alone; name it where the lakes do not.")] = None,
-    regions: Annotated[Path | None, typer.Option(help="Regions with region_num, for lakes without it.")] = None,
+    regions: Annotated[str | None, typer.Option(help="Regions with region_num, for lakes without it.")] = None,
     probability: Annotated[
-        Path | None, typer.Option(help="GeoTIFF, store or run with the probability of lake: score pixels, too.")
+        str | None, typer.Option(help="GeoTIFF, store or run with the probability of lake: score pixels, too.")
     ] = None,
     probability_layer: Annotated[
         str | None, typer.Option(help="Layer of the store [the only one named probability...].")
@@ -89,16 +90,17 @@ _SCORE = (
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, of a season, or of a date of a season.")],
-    out: Annotated[Path | None, typer.Option(help="The file to write [RUN/report.html].")] = None,
+    run: Annotated[str, typer.Argument(help="Folder of a run, of a season, or of a date of a season.")],
+    out: Annotated[str | None, typer.Option(help="The file to write [RUN/report.html].")] = None,
     debug: Debug = False,
 ) -> None:
     """Write the page that shows a run or a season anew; it opens in a browser without a network."""
+    from lakescale.storage import size_of
     from pipelines.report import write_report
 
     _ = debug
     written = write_report(run, out)
-    typer.echo(f"written: {written}, {written.stat().st_size / 1e6:.1f} MB")
+    typer.echo(f"written: {written}, {(size_of(written) or 0) / 1e6:.1f} MB")
 
 
 def cluster_command(

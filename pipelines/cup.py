@@ -15,6 +15,7 @@ from pyproj import CRS
 from lakescale.grid import Grid
 from lakescale.schema import IMAGE, REGION_NUM, InputError
 from lakescale.score_input import bring, fit
+from lakescale.storage import locate, name_of
 from pipelines.run_folder import publish
 from pipelines.vector_files import read_polygons
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from lakescale.storage import Location
     from pipelines.recipe import MapRecipe
 
 _LOG = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class CupRequest(NamedTuple):
     image: str
     """File name of the mosaic."""
 
-    def write(self, lakes: gpd.GeoDataFrame, folder: Path) -> Answer:
+    def write(self, lakes: gpd.GeoDataFrame, folder: Location) -> Answer:
         """Write the answer to a folder, see `write_cup_answer`."""
         return write_cup_answer(lakes, self.regions, self.image, folder / ANSWER_FILE)
 
@@ -83,7 +85,7 @@ def open_cup(recipe: MapRecipe, scene: xr.DataArray) -> CupRequest | None:
 
 
 def write_cup_answer(
-    lakes: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | str | Path, image: str, path: str | Path
+    lakes: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | str | Path, image: str, path: str | Location
 ) -> Answer:
     """Write lakes as the Cup wants them: one layer in EPSG:3857 with the columns ``image`` and ``region_num``.
 
@@ -114,7 +116,7 @@ def write_cup_answer(
     moved, *_ = bring(lakes, CRS(ANSWER_CRS), "lakes")
     columns = {IMAGE: [image] * int(inside.sum()), REGION_NUM: number[inside].to_numpy(np.int64)}
     answer = gpd.GeoDataFrame(columns, geometry=moved[inside], crs=ANSWER_CRS)
-    publish(Path(path), lambda file: _write(answer, file))
+    publish(locate(path), lambda file: _write(answer, file))
     return Answer(answer, int((~inside).sum()))
 
 
@@ -195,7 +197,7 @@ def _name_of(scene: xr.DataArray) -> str:
     if not source or ", " in source or source.rstrip("/").endswith(".zarr"):
         what = "the scene is not one file, so its image has no name"
         raise InputError(what, source or "scene", "name it as the Cup does: --image NAME.tif")
-    return Path(source).name
+    return name_of(source)
 
 
 def _numbers_of(regions: gpd.GeoDataFrame, item: str) -> NDArray[np.int64]:

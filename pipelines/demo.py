@@ -22,6 +22,7 @@ from lakescale.report import Panel, draw_panels, overview
 from lakescale.scene import open_scene, seen_mask
 from lakescale.schema import AREA_M2, COLOR, IMAGE, INDEX, REGION_NUM, InputError
 from lakescale.scoring import score
+from lakescale.storage import local_path
 from lakescale.synthetic import Region, make_region
 from pipelines.map_lakes import map_lakes
 from pipelines.recipe import read_recipe
@@ -83,6 +84,7 @@ def run_demo(
     InputError
         When the folder holds something else.
     """
+    out = local_path(out, "the folder of a demo")
     start = time.perf_counter()
     region = make_region(size, seed=seed, dates=DATES)
     _claim(out, {"size": size, "seed": seed}, overwrite=overwrite)
@@ -107,6 +109,7 @@ def run_demo(
 
 def describe_plan(out: Path, *, size: int, seed: int) -> dict[str, Any]:
     """Say what a demo would make, without making it."""
+    out = local_path(out, "the folder of a demo")
     region = make_region(size, seed=seed, dates=DATES)
     wide = size + 2 * _DEM_MARGIN_PX
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakescale.cluster import open_cluster
@@ -11,6 +10,7 @@ from lakescale.dem import open_dem
 from lakescale.pixel_scoring import PixelScore, score_areas, score_pixels
 from lakescale.schema import IMAGE, LAKE_ID, PROBABILITY, REGION_NUM, InputError
 from lakescale.scoring import FP, IGNORED, score
+from lakescale.storage import locate
 from lakescale.store import open_layer, open_store
 from lakescale.store.layers import KIND
 from pipelines.cup import assign_regions, read_regions
@@ -18,6 +18,8 @@ from pipelines.score_files import Evaluation, count_reasons, describe_file, find
 from pipelines.vector_files import read_polygons
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import geopandas as gpd
     import pandas as pd
     import xarray as xr
@@ -94,7 +96,7 @@ def evaluate(lakes: str | Path, reference: str | Path, *, out: str | Path | None
         raise InputError("a report needs a place", "report", "give --out")
     sources = {"lakes": (lakes, asked.lakes_layer), "reference": (reference, asked.reference_layer)}
     read = [path for path in (lakes, reference, asked.regions, asked.probability) if path is not None]
-    targets = None if out is None else find_targets(Path(out), read)
+    targets = None if out is None else find_targets(locate(out), read)
     frames = {what: read_polygons(path, layer=layer, what=what) for what, (path, layer) in sources.items()}
     files = {what: describe_file(path, layer, len(frames[what])) for what, (path, layer) in sources.items()}
     regions = None if asked.regions is None else read_regions(asked.regions)
@@ -221,7 +223,7 @@ def _score_probability(
 
 
 def _open_probability(source: str, layer: str | None) -> xr.DataArray:
-    inner = Path(source) / _EVIDENCE
+    inner = locate(source) / _EVIDENCE
     path = str(inner) if inner.is_dir() else source
     if path.rstrip("/").endswith(".zarr"):
         return open_layer(path, layer or _find_layer(path))
@@ -231,7 +233,7 @@ def _open_probability(source: str, layer: str | None) -> xr.DataArray:
 
 
 def _find_layer(store: str) -> str:
-    names = sorted(str(name) for name in open_store(Path(store), KIND).array_keys())
+    names = sorted(str(name) for name in open_store(locate(store), KIND).array_keys())
     found = [name for name in names if name.startswith(PROBABILITY)]
     if len(found) == 1:
         return found[0]

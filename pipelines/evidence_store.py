@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from lakescale import __version__
 from lakescale.evidence.color import water_index
 from lakescale.scene import seen_mask
 from lakescale.schema import INDEX, SEEN, SINK, SINK_DEPTH, WATER_INDEX, InputError, X, Y
+from lakescale.storage import is_link, remove
 from lakescale.store import (
     is_store,
     locked,
@@ -23,6 +25,8 @@ from lakescale.store import (
     open_array,
     open_layer,
     open_store,
+    remove_layer,
+    remove_store,
     same_grid,
     stored_grid,
     write_layer,
@@ -32,9 +36,9 @@ from pipelines.run_models import find_gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from lakescale.grid import Grid
+    from lakescale.storage import Location
     from pipelines.recipe import MapRecipe
     from pipelines.run_models import RunModel
     from pipelines.sources import Sources
@@ -93,7 +97,7 @@ class EvidenceStore:
     """
 
     def __init__(
-        self, folder: Path, planned: Layers, grid: Grid, *, reuse: bool, adopt: bool = False, progress: bool = False
+        self, folder: Location, planned: Layers, grid: Grid, *, reuse: bool, adopt: bool = False, progress: bool = False
     ) -> None:
         """Look for what is there.
 
@@ -136,13 +140,13 @@ class EvidenceStore:
     def drop_if_empty(self) -> None:
         """Take it away where not one chunk was finished: there is nothing to go on from."""
         if not self._is_finished and not any(self.path.glob("*/commits/*/*")):
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_store(self.path)
 
     def facts(self) -> dict[str, Any]:
         """Say of it what a manifest tells."""
         return {"layers": list(self._requests), "chunks_written": self.chunks_written}
 
-    def _holds_all(self, store: Path, grid: Grid) -> bool:
+    def _holds_all(self, store: Location, grid: Grid) -> bool:
         """Tell whether a finished run's layers are these, and no others."""
         try:
             group = open_store(store, _KIND)
@@ -152,7 +156,9 @@ class EvidenceStore:
             return False
 
     def _clear(self, grid: Grid) -> None:
-        """Take away what a killed run left that is of no use to this one."""
+        """Take away what a killed run left that is of no use to this one, and a link, which leads elsewhere."""
+        if is_link(self.path):
+            remove(self.path)
         if not self.path.exists():
             return
         try:
@@ -162,14 +168,14 @@ class EvidenceStore:
             is_usable = False
         with locked(self.path):
             if not is_usable:
-                shutil.rmtree(self.path)
+                remove_store(self.path)
                 return
             for left_over in self.path.glob(partial_name("*.layer")):
-                shutil.rmtree(left_over)
+                remove(left_over)
             for name in _layers(self.path) - set(self._requests):
-                self._drop(name)
+                remove_layer(self.path, name)
 
-    def _adopt(self, finished: Path, grid: Grid) -> None:
+    def _adopt(self, finished: Location, grid: Grid) -> None:
         """Take over the layers of a finished run that are the same, by links to their chunks."""
         try:
             group = open_store(finished, _KIND)
@@ -177,6 +183,8 @@ class EvidenceStore:
                 return
         except InputError:
             return
+        if not (isinstance(self.path, Path) and isinstance(finished, Path)):
+            return  # an object store has no links
         if not is_store(self.path):
             make_store(self.path, grid, {"kind": _KIND}, lambda _: None)
         for name in sorted(_layers(finished) & set(self._requests)):
@@ -198,11 +206,7 @@ class EvidenceStore:
         if (told[_FINGERPRINT], _request_of(told)) != (tokenize(raster.data), self._requests[name]):
             _LOG.info("%s: written anew, it was made of something else", name)
             with locked(self.path):
-                self._drop(name)
-
-    def _drop(self, name: str) -> None:
-        shutil.rmtree(self.path / name / "commits", ignore_errors=True)  # none may outlive its chunk
-        shutil.rmtree(self.path / name)
+                remove_layer(self.path, name)
 
 
 class PlannedStore:
@@ -232,6 +236,6 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
 
 
-def _layers(store: Path) -> set[str]:
+def _layers(store: Location) -> set[str]:
     """Name the layers; Zarr, asked for them, would warn of one that a kill left without its first file."""
     return {about.parent.name for about in store.glob("*/zarr.json")} - {Y, X, "spatial_ref"}

@@ -21,13 +21,13 @@ from lakescale.scene.names import parse_day
 from lakescale.scene.on_grid import choose_resampling, overlap
 from lakescale.scene.opening import find_assets
 from lakescale.schema import BAND, DEM, TIME, InputError
+from lakescale.storage import changed_ns
 from lakescale.store import is_store, write_layer
 from pipelines.sources import find_grid
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lakescale.cube import Written
+    from lakescale.storage import Location
     from pipelines.ingest_recipe import IngestRecipe
     from pipelines.recipe import SceneRecipe
 
@@ -39,7 +39,7 @@ _STAC = (".json", ".geojson")
 class IngestResult:
     """What an ingest wrote, and where it lies."""
 
-    cube: Path
+    cube: Location
     dates: tuple[str, ...]
     chunks_written: int
     chunks_skipped: int
@@ -48,9 +48,9 @@ class IngestResult:
     """For the cube alone."""
     mb_per_s: float
     """Pixels written to the cube before compression, in megabytes a second; 0 where nothing was."""
-    cogs: tuple[Path, ...] = ()
+    cogs: tuple[Location, ...] = ()
     """GeoTIFFs written by this call."""
-    dem: Path | None = None
+    dem: Location | None = None
     dem_chunks_written: int = 0
     notes: tuple[str, ...] = ()
     """What was decided against what the files say; logged as warnings, too."""
@@ -219,7 +219,7 @@ def _open_terrain(recipe: IngestRecipe, side: int, grid: Grid) -> xr.DataArray |
     return terrain
 
 
-def _write_terrain(recipe: IngestRecipe, terrain: xr.DataArray, **options: Any) -> tuple[Path, int]:
+def _write_terrain(recipe: IngestRecipe, terrain: xr.DataArray, **options: Any) -> tuple[Location, int]:
     """Bring elevations to the cube's grid: averaged where it is much coarser, else bilinear."""
     cube = open_cube(recipe.out)
     grid, chunks = Grid.of(cube), cube.data.chunks[-2:]
@@ -230,16 +230,16 @@ def _write_terrain(recipe: IngestRecipe, terrain: xr.DataArray, **options: Any) 
     return store, write_layer(placed, store, DEM, chunks=side, **options)
 
 
-def _cog_path(store: Path, day: str) -> Path:
+def _cog_path(store: Location, day: str) -> Location:
     return store.with_name(f"{store.stem}_{day}.tif")
 
 
-def _write_cogs(recipe: IngestRecipe, done: Written) -> tuple[Path, ...]:
+def _write_cogs(recipe: IngestRecipe, done: Written) -> tuple[Location, ...]:
     """Write the GeoTIFFs that are not there, or older than the pixels of their date."""
     states, written = read_dates(recipe.out), []
     for day in done.dates:
         path = _cog_path(recipe.out, day)
-        if not path.exists() or path.stat().st_mtime_ns < states[day].last_written_ns:
+        if changed_ns(path) < max(states[day].last_written_ns, 1):
             scene = open_cube(recipe.out).sel({TIME: day}).assign_attrs(states[day].attrs)
             written.append(export_cog(scene, path))
     return tuple(written)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  (pydantic reads it)
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pipelines.recipe import OPTIONS, ClusterRecipe, DemRecipe, GridRecipe, SceneRecipe, in_our_words, nest
+from pipelines.strict import Place, Strict
 
 
-class IngestRecipe(BaseModel):
+class IngestRecipe(Strict):
     """Scenes of one or many dates to one cube."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     scene: SceneRecipe
     """Files of any number of dates; ``date`` chooses one. ``chunks`` are those of a new cube."""
-    out: Path
-    """The cube, such as ``cube.zarr``."""
+    out: Place
+    """The cube, such as ``cube.zarr`` or ``s3://bucket/cube.zarr``."""
     grid: GridRecipe = GridRecipe()
     """Of a new cube; by default the first scene's."""
     dem: DemRecipe | None = None

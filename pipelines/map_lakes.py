@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from lakescale.rules import PolygonRules
+    from lakescale.storage import Location
     from pipelines.cup import CupRequest
     from pipelines.fuse_lakes import Fusion
     from pipelines.recipe import MapRecipe
@@ -57,7 +58,7 @@ _LARGE_ENOUGH_TO_DRAW = 0.2  # of the least lake: smaller specks would hide the 
 class MapResult:
     """What a run found, and where it lies."""
 
-    out: Path
+    out: Location
     lakes: gpd.GeoDataFrame
     candidates: gpd.GeoDataFrame
     """Every candidate, lakes included, with its ``reason``."""

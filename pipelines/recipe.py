@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lakescale.rules import PRESETS, PolygonRules
 from lakescale.schema import InputError
+from pipelines.strict import Place, Strict
 
 CloudRule = Literal["auto", "s2cloudless", "moussavi", "williamson", "scl", "none"]
 
@@ -30,11 +31,7 @@ _ELSEWHERE = ("out", "cluster", "write_evidence", "report", "cup_regions", "imag
 """What lakes do not depend on."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SceneRecipe(_Strict):
+class SceneRecipe(Strict):
     """What to open, and what the files do not say themselves."""
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
@@ -47,7 +44,7 @@ class SceneRecipe(_Strict):
     chunks: Annotated[int, Field(ge=16)] = 2048
 
 
-class GridRecipe(_Strict):
+class GridRecipe(Strict):
     """The grid of the run, where it is not the scene's."""
 
     like: str | None = None
@@ -58,7 +55,7 @@ class GridRecipe(_Strict):
     """Side of a pixel; by default about the scene's."""
 
 
-class DemRecipe(_Strict):
+class DemRecipe(Strict):
     """Elevations, for the sinks."""
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
@@ -74,7 +71,7 @@ class DemRecipe(_Strict):
     """How far beyond the run's grid elevations are looked at, so that its edge cuts no sink open."""
 
 
-class IceRecipe(_Strict):
+class IceRecipe(Strict):
     """Where there is ice."""
 
     source: str
@@ -85,7 +82,7 @@ class IceRecipe(_Strict):
     """Whether only the largest piece counts, of each polygon of the area of interest where one is given."""
 
 
-class ModelRecipe(_Strict):
+class ModelRecipe(Strict):
     """A model to run over the scene. What is not given comes from its checkpoint."""
 
     name: str | None = None
@@ -122,7 +119,7 @@ def _as_models(value: Any) -> Any:
     return [] if value is None else [_as_model(one) for one in (value if isinstance(value, list | tuple) else [value])]
 
 
-class ClusterRecipe(_Strict):
+class ClusterRecipe(Strict):
     """Where to compute."""
 
     kind: str = "local"
@@ -132,11 +129,12 @@ class ClusterRecipe(_Strict):
     dashboard: str | None = None
 
 
-class MapRecipe(_Strict):
+class MapRecipe(Strict):
     """One scene to lakes."""
 
     scene: Annotated[SceneRecipe, BeforeValidator(_as_source)]
-    out: Path
+    out: Place
+    """Folder of the run: a path, or a URL of an object store."""
     grid: GridRecipe = GridRecipe()
     dem: Annotated[DemRecipe | None, BeforeValidator(_as_source)] = None
     ice: Annotated[IceRecipe | None, BeforeValidator(_as_source)] = None
@@ -156,7 +154,7 @@ class MapRecipe(_Strict):
     `lakescale.fuse`; None takes the lakes from what ``evidence`` says, by themselves. ``evidence`` then says what is
     looked at: ``model`` keeps the index out."""
     preset: str = "lakescale"
-    rules: dict[str, Any] = {}
+    rules: dict[str, Any] = Field(default={})
     """Changes to the preset's polygon rules, by the names of `lakescale.PolygonRules`."""
     min_sink_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of a lake that must lie in sinks of the DEM; 0 asks for none, since a DEM may hold lake surfaces."""
@@ -295,7 +293,7 @@ def nest(options: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def in_our_words(error: ValidationError, recipe: str, options: dict[str, str]) -> InputError:
+def in_our_words(error: ValidationError, recipe: str, options: dict[str, str], mend: str = "") -> InputError:
     """Say of the first value that is not allowed what is wrong, in which entry, and which option gives it.
 
     Parameters
@@ -306,20 +304,27 @@ def in_our_words(error: ValidationError, recipe: str, options: dict[str, str]) -
         Where the values are from.
     options
         Options of the command by entry, where they are not named alike.
+    mend
+        What mends it, where no option does.
     """
     first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):  # said by whoever knows
+        return InputError(cause.what, f"{recipe}: {cause.item}", cause.mend)
     names = [part for part in first["loc"] if isinstance(part, str)]
     where = ".".join(names)
     option = options.get(where, f"--{names[-1].replace('_', '-')}" if names else "")
     item = f"{recipe}: {where}".removesuffix(": ")
     if first["type"] == "missing":
         option = options.get(f"{where}.source", option)
-        return InputError(f"no {where.removesuffix('.source')} is given", item, f"give one: {option}")
+        return InputError(f"no {where.removesuffix('.source')} is given", item, mend or f"give one: {option}")
     if first["type"] == "extra_forbidden":
-        return InputError("there is no such entry in a recipe", item, "see the recipe.yaml of any run for their names")
+        names_of = mend or "see the recipe.yaml of any run for their names"
+        return InputError("there is no such entry in a recipe", item, names_of)
     message = first["msg"].removeprefix("Value error, ")
     got = f" (got {first['input']!r})" if names else ""
-    return InputError(f"{message[:1].lower()}{message[1:]}{got}", item, f"see {option}" if option else "see --help")
+    see = mend or (f"see {option}" if option else "see --help")
+    return InputError(f"{message[:1].lower()}{message[1:]}{got}", item, see)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import platform
-import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakescale import __version__
-from lakescale.schema import InputError, LakescaleError, RunError
+from lakescale.schema import InputError, LakescaleError, RunError, without_secrets
+from lakescale.storage import aside, move, remove, require_writable
+from lakescale.store import remove_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
+    from lakescale.storage import Location
     from pipelines.recipe import MapRecipe
 
 MANIFEST, RECIPE, EVIDENCE = "manifest.json", "recipe.yaml", "evidence.zarr"
@@ -63,7 +64,7 @@ class RunFolder:
         folder = cls(recipe)
         folder._refuse_others_work(overwrite=overwrite)
         with writing(recipe.out):
-            recipe.out.mkdir(parents=True, exist_ok=True)
+            require_writable(recipe.out)
         return folder
 
     @property
@@ -82,7 +83,7 @@ class RunFolder:
             self._take_away()
             self.publish(RECIPE, lambda file: file.write_text(self.recipe.to_yaml()))
 
-    def claim(self, evidence: Path | None = None) -> None:
+    def claim(self, evidence: Location | None = None) -> None:
         """Take the folder: say that a run is on, and take away what an earlier one left.
 
         Called when there is something to write, so that a run that fails before leaves the earlier one whole.
@@ -98,12 +99,12 @@ class RunFolder:
         with writing(self.path):
             for left_over in (*self.path.glob(f"*{_PARTIAL}*"), self.path / EVIDENCE):
                 if left_over != evidence:
-                    _remove(left_over)
-            if evidence is not None:
-                evidence.replace(self.path / EVIDENCE)
+                    (remove_store if left_over.suffix == ".zarr" else remove)(left_over)
+            if evidence not in (None, self.path / EVIDENCE):
+                move(evidence, self.path / EVIDENCE, last="zarr.json")
         self.publish(RECIPE, lambda file: file.write_text(self.recipe.to_yaml()))
 
-    def publish(self, name: str, write: Callable[[Path], Any]) -> Path:
+    def publish(self, name: str, write: Callable[[Path], Any]) -> Location:
         """Write a file under another name, then give it its own.
 
         Parameters
@@ -132,11 +133,12 @@ class RunFolder:
             return
         if not (self.claimed or self.announced) and (isinstance(error, InputError) or self.earlier is not None):
             return
-        self.manifest |= {"state": _FAILED, "error": str(error) or type(error).__name__}
+        self.manifest |= {"state": _FAILED, "error": without_secrets(str(error)) or type(error).__name__}
         try:
             self._write_manifest()
-        except RunError:
-            (self.path / MANIFEST).unlink(missing_ok=True)  # better no manifest than one that says it runs
+        except LakescaleError:
+            with suppress(LakescaleError):
+                (self.path / MANIFEST).unlink(missing_ok=True)  # better no manifest than one that says it runs
 
     def _withdraw(self) -> None:
         """Leave a folder that held no run to any recipe."""
@@ -148,14 +150,20 @@ class RunFolder:
         """Take away an earlier run's lakes and what goes with them."""
         models = self.earlier["recipe"].get("models", ()) if self.earlier else ()
         with writing(self.path):
-            for name in (*_PRODUCTS, *(candidates_of(model["name"]) for model in models)):
-                _remove(self.path / name)
+            names = [str(model.get("name")) for model in models]
+            for name in (*_PRODUCTS, *(candidates_of(name) for name in names if name.isidentifier())):
+                remove(self.path / name)
 
     def _refuse_others_work(self, *, overwrite: bool) -> None:
         path = self.path
         if path.exists() and not path.is_dir():
             raise InputError("the output is a file, not a folder", str(path), "give another --out")
-        if not path.exists() or all(_PARTIAL in inside.name for inside in path.iterdir()):
+        inside: list[Location] = [*path.iterdir()] if path.exists() else []
+        for one in inside:
+            if isinstance(one, Path) and one.is_symlink():
+                what = "the output folder holds a link, which may lead out of it"
+                raise InputError(what, str(one), "delete it, or give an --out on the disk that it leads to")
+        if all(_PARTIAL in one.name for one in inside):
             return
         if self.earlier is None:
             raise InputError("the output folder holds files that are no run", str(path), "give another --out")
@@ -168,27 +176,21 @@ class RunFolder:
         self.publish(MANIFEST, lambda file: file.write_text(json.dumps(self.manifest, indent=2, default=str) + "\n"))
 
 
-def publish(target: Path, write: Callable[[Path], Any]) -> Path:
-    """Write a file under another name, then give it its own; nothing is left of it where that fails.
+def publish(target: Location, write: Callable[[Path], Any]) -> Location:
+    """Write a file aside, then give it its name; nothing is left of it where that fails.
 
     Raises
     ------
     RunError
         When it cannot be written.
     """
-    partial = target.with_name(partial_name(target.name))
-    with writing(target):
-        try:
-            write(partial)
-            _sync(partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+    with writing(target), aside(target) as partial:
+        write(partial)
     return target
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
+def writing(target: Location) -> Iterator[None]:
     """Turn what a disk refuses, by whoever's error, into ours."""
     problem = ""
     try:
@@ -215,32 +217,21 @@ def partial_name(name: str) -> str:
     return "{0}{2}.{1}".format(*name.rsplit(".", 1), _PARTIAL)
 
 
-def _read_manifest(path: Path) -> dict[str, Any] | None:
+def _read_manifest(path: Location) -> dict[str, Any] | None:
     """Read a manifest of ours, with its recipe's answer; None where it is none."""
     try:
         manifest = dict(json.loads(path.read_text()))
         return manifest | {"recipe": dict(manifest["recipe"])} if "lakescale" in manifest["versions"] else None
+    except LakescaleError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Name what differs; as text, since NaN is no NaN."""
     keys = sorted({*earlier, *now})
     return [key for key in keys if json.dumps(earlier.get(key)) != json.dumps(now.get(key))]
-
-
-def _sync(path: Path) -> None:
-    """Have the disk take the bytes before the name: a full disk may show only here."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _versions() -> dict[str, str]:

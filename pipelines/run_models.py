@@ -11,9 +11,9 @@ import numpy as np
 from lakescale.evidence.model import count_windows, lake_probability
 from lakescale.evidence.model_source import ModelSource, checkpoint_source
 from lakescale.models import describe_checkpoint
-from lakescale.models.fetching import bare_url
 from lakescale.models.spec import SAM
 from lakescale.schema import COLOR, DEM, ICE, INDEX, PROBABILITY, SEEN, SINK, InputError
+from lakescale.storage import name_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,11 +78,8 @@ def open_models(recipe: MapRecipe) -> tuple[MapRecipe, list[RunModel]]:
     Raises
     ------
     InputError
-        When a checkpoint cannot be read or is another one than the recipe says, names are not unique, or a URL holds
-        what may be secret.
+        When a checkpoint cannot be read or is another one than the recipe says, or names are not unique.
     """
-    for one in recipe.models:
-        _refuse_secrets(one.source)
     told = [describe_checkpoint(one.source) for one in recipe.models]
     settled = tuple(_settle(one, info) for one, info in zip(recipe.models, told, strict=True))
     names = [str(one.name) for one in settled]
@@ -109,7 +106,7 @@ def _settle(asked: ModelRecipe, info: CheckpointInfo) -> ModelRecipe:
     window = asked.window or info.spec.window
     return asked.model_copy(
         update={
-            "name": asked.name or _NAMES.get(info.spec.architecture, Path(asked.source).stem),
+            "name": asked.name or _NAMES.get(info.spec.architecture, Path(name_of(asked.source)).stem),
             "threshold": asked.threshold or float(info.spec.threshold),
             "window": window,
             "stride": asked.stride or max(1, window // 2),
@@ -128,13 +125,6 @@ def _open(asked: ModelRecipe) -> RunModel:
         {name: values[name] for name in ("window", "stride")},
         {name: values[name] for name in ("weights", "batch", "augment")},
     )
-
-
-def _refuse_secrets(source: str) -> None:
-    """Keep out of a run's folder what a URL may hold of secrets: its recipe is written down."""
-    if "://" in source and source != bare_url(source):
-        mend = "give the bare URL and let the environment hold what it asks for, or fetch the file and give its path"
-        raise InputError("a checkpoint's URL holds a user, a password or a query", bare_url(source), mend)
 
 
 def _refuse_name(name: str, names: list[str], source: str) -> None:

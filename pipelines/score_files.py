@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import pyogrio
 
 from lakescale import __version__
-from lakescale.schema import IMAGE, LAKE_ID, REASON, REGION_NUM, InputError
+from lakescale.schema import IMAGE, LAKE_ID, REASON, REGION_NUM, InputError, LakescaleError
 from lakescale.scoring import FP, IGNORED, TP, VERDICT
+from lakescale.storage import Location, Remote, fetched, locate, require_writable
 from pipelines.run_folder import publish, writing
 from pipelines.vector_files import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     import geopandas as gpd
 
@@ -53,19 +54,19 @@ class Evaluation:
 class Targets(NamedTuple):
     """Where the files go."""
 
-    figures: Path
-    polygons: Path
-    curve: Path
-    picture: Path
+    figures: Location
+    polygons: Location
+    curve: Location
+    picture: Location
 
 
-def find_targets(out: Path, inputs: Iterable[str | Path]) -> Targets:
+def find_targets(out: Location, inputs: Iterable[str | Path]) -> Targets:
     """Name the files to write, and refuse to replace what is no score."""
     targets = Targets(out / SCORE_FILE, out / MATCHES_FILE, out / CURVE_FILE, out / PICTURE_FILE)
     if out.suffix == ".json":
         polygons, curve = (out.with_name(f"{out.stem}-{name}") for name in (MATCHES_FILE, CURVE_FILE))
         targets = Targets(out, polygons, curve, out.with_suffix(".png"))
-    used = {Path(path).resolve() for path in inputs}
+    used = {locate(path).resolve() for path in inputs}
     is_score = is_summary(targets.figures)
     ours = (is_score, is_matches(targets.polygons), is_score, is_score)  # of a CSV or PNG its neighbour tells
     for path, is_ours in zip(targets, ours, strict=True):
@@ -80,7 +81,7 @@ def write_score(found: Evaluation, targets: Targets, *, report: bool) -> None:
     """Write the polygons, the curve and the picture, and the figures last; earlier ones are replaced."""
     text = json.dumps(summarize(found), indent=2, allow_nan=False) + "\n"
     with writing(targets.figures.parent):
-        targets.figures.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(targets.figures.parent)
         for path in (targets.figures, targets.curve, targets.picture):
             path.unlink(missing_ok=True)  # of an earlier score, whose polygons go
     publish(targets.polygons, lambda path: _write_layers(path, _layers(found)))
@@ -129,7 +130,7 @@ def summarize(found: Evaluation) -> dict[str, Any]:
 def describe_file(source: str | Path, layer: str | None, rows: int) -> dict[str, Any]:
     """Say which file was read."""
     path = file_of(source, "file")
-    return {"path": str(source), "layer": layer, "polygons": rows, "sha256": _fingerprints(Path(path))}
+    return {"path": str(source), "layer": layer, "polygons": rows, "sha256": _fingerprints(locate(path))}
 
 
 def count_reasons(result: Score, verdict: str) -> dict[str, int]:
@@ -138,19 +139,22 @@ def count_reasons(result: Score, verdict: str) -> dict[str, int]:
     return {str(reason): int(count) for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
 
 
-def is_summary(path: Path) -> bool:
+def is_summary(path: Location) -> bool:
     """Tell a ``score.json`` from other files."""
     try:
         return {"rules", "groups", "files", "lakescale"} <= set(json.loads(path.read_text()))
+    except LakescaleError:
+        raise
     except (OSError, ValueError, TypeError):
         return False
 
 
-def is_matches(path: Path) -> bool:
+def is_matches(path: Location) -> bool:
     """Tell a ``matches.gpkg`` from other files."""
     try:
-        return set(pyogrio.list_layers(path)[:, 0]) <= {MATCHES, MISSED, OUTSIDE}
-    except pyogrio.errors.DataSourceError:
+        with fetched(str(path)) as here:
+            return set(pyogrio.list_layers(here)[:, 0]) <= {MATCHES, MISSED, OUTSIDE}
+    except (pyogrio.errors.DataSourceError, InputError):
         return False
 
 
@@ -180,8 +184,10 @@ def _write_layers(path: Path, layers: dict[str, gpd.GeoDataFrame]) -> None:
         )
 
 
-def _fingerprints(path: Path) -> dict[str, str]:
+def _fingerprints(path: Location) -> dict[str, str]:
     """Hash the files that make a source, by name; those of a URL are not known."""
+    if isinstance(path, Remote):
+        return {}
     if path.is_dir():
         parts = sorted(part for part in path.iterdir() if part.is_file())
     elif path.suffix.lower() == ".shp":

@@ -17,6 +17,7 @@ from distributed import CancelledError, KilledWorker
 
 from lakescale.cluster import compute
 from lakescale.schema import InputError, LakescaleError, RunError
+from lakescale.storage import is_link, move, remove
 from lakescale.store import open_store
 from pipelines.map_lakes import Prepared, map_lakes
 from pipelines.run_folder import DATES, EVIDENCE, MANIFEST, NOT_SEEN_FILE, RunFolder, partial_name
@@ -29,6 +30,7 @@ from pipelines.season_tables import is_told, read_table
 if TYPE_CHECKING:
     from distributed import Client
 
+    from lakescale.storage import Location
     from pipelines.recipe import MapRecipe
     from pipelines.season_folder import SeasonFolder
     from pipelines.season_scenes import Placed, SeasonScene
@@ -171,13 +173,16 @@ class DateMapper:
 def _take_over(recipe: MapRecipe) -> RunFolder:
     """Look at the folder of a date; where its manifest is lost keep its evidence alone."""
     found, out = RunFolder(recipe), recipe.out
+    if is_link(out):
+        raise InputError("the folder of a date is a link", str(out), "take the link away: what it leads to is not ours")
     if found.earlier is None and out.is_dir():
         partial = out / partial_name(EVIDENCE)
         if (out / EVIDENCE).exists() and not partial.exists():
-            (out / EVIDENCE).replace(partial)
-        for one in out.iterdir():
+            move(out / EVIDENCE, partial, last="zarr.json")
+        there: list[Location] = [*out.iterdir()]
+        for one in there:
             if one != partial:
-                shutil.rmtree(one) if one.is_dir() else one.unlink()
+                remove(one)
     return found
 
 

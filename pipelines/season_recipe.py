@@ -12,6 +12,7 @@ from lakescale.rules import PRESETS
 from lakescale.scene.names import parse_day
 from lakescale.schema import InputError
 from lakescale.series import TrackRules
+from lakescale.storage import local_path
 from pipelines.recipe import OPTIONS, CloudRule, MapRecipe, SceneRecipe, in_our_words
 from pipelines.season_sections import DepthRecipe, IceSheetRecipe, StacRecipe, VolumeRecipe
 
@@ -40,6 +41,10 @@ def _as_none(value: Any) -> Any:
 def _with_text_keys(value: Any) -> Any:
     """Take days as YAML reads them."""
     return {str(name): one for name, one in value.items()} if isinstance(value, dict) else value
+
+
+def _on_this_machine(value: Any) -> Any:
+    return local_path(value, "the folder of a season") if isinstance(value, str | Path) else value
 
 
 def _as_text(value: Any) -> Any:
@@ -76,6 +81,8 @@ class SeasonRecipe(MapRecipe):
     )
     """Files, folders, globs, URLs or STAC items of all dates, as ``scenes:``; bands, scale, offset and nodata are those
     of all of them. Several scenes of one date are mosaicked: of a pixel the first that saw it counts."""
+    out: Annotated[Path, BeforeValidator(_on_this_machine)]
+    """Folder of the season, on this machine: dates take chunks over from each other by links."""
     dates: Annotated[dict[str, str], BeforeValidator(_as_text)] = Field(default={})
     """Dates by file name, of scenes whose names tell none or a wrong one; ``2019-06-03/2019-06-05`` of a mosaic of
     several days."""
@@ -187,8 +194,7 @@ def read_season_recipe(path: Path, **options: Any) -> SeasonRecipe:
         recipe = SeasonRecipe.model_validate(values)
     except ValidationError as error:
         line = find_line(text, error.errors()[0]["loc"])
-        told = in_our_words(error, f"{path}, line {line}" if line else str(path), OPTIONS)
-        raise InputError(told.what, told.item, _MEND) from None
+        raise in_our_words(error, f"{path}, line {line}" if line else str(path), OPTIONS, _MEND) from None
     if recipe.preset not in PRESETS:
         raise InputError(f"no preset {recipe.preset!r}", f"{path}: preset", f"choose one of {', '.join(PRESETS)}")
     _ = recipe.polygon_rules, recipe.track_rules, [recipe.date_of(name) for name in recipe.dates]  # told before it runs

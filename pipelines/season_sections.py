@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from lakescale.evidence.volume_rules import read_days
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from pipelines.strict import Strict
 
 
 def _as_text(value: Any) -> Any:
@@ -29,22 +26,22 @@ def _as_days(value: Any) -> Any:
 Compare = Literal["eq", "neq", "lt", "lte", "gt", "gte", "in"]
 
 
-class StacRecipe(_Strict):
+class StacRecipe(Strict):
     """A search for scenes."""
 
     url: str
     """Of a STAC API, or URL or path of a static catalogue."""
-    collections: list[str] = []
+    collections: list[str] = Field(default=[])
     bbox: Annotated[list[float] | None, Field(min_length=4, max_length=4)] = None
     """West, south, east, north in degrees; by default the bounds of the area of interest, where one is given."""
     datetime: Annotated[str | None, BeforeValidator(_as_text)] = None
     """A day, or ``first/last``, as STAC has it."""
-    query: dict[str, dict[Compare, Any]] = {}
+    query: dict[str, dict[Compare, Any]] = Field(default={})
     """Such as ``eo:cloud_cover: {lt: 60}``."""
     max_items: Annotated[int, Field(ge=1)] | None = None
 
 
-class VolumeRecipe(_Strict):
+class VolumeRecipe(Strict):
     """What is known of the DEM whose beds tell volumes; see `lakescale.lake_volumes`."""
 
     dem_date: Annotated[list[str] | None, BeforeValidator(_as_days)] = None
@@ -59,7 +56,7 @@ class VolumeRecipe(_Strict):
     max_void_share: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 
-class DepthRecipe(_Strict):
+class DepthRecipe(Strict):
     """Depths from reflectance; see `lakescale.water_depth`. What is not given is told by sensor and scene."""
 
     band: Literal["red", "green"] = "red"
@@ -69,7 +66,7 @@ class DepthRecipe(_Strict):
     ring_m: Annotated[float, Field(ge=0)] = 30.0
 
 
-class IceSheetRecipe(_Strict):
+class IceSheetRecipe(Strict):
     """Outlines that tell where on the ice sheet a lake lies, in any CRS."""
 
     basins: str | None = None

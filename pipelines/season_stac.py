@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +17,9 @@ import geopandas as gpd
 import platformdirs
 import shapely
 
-from lakescale.models.fetching import CACHE, bare_url
+from lakescale.models.fetching import CACHE
 from lakescale.schema import InputError
+from lakescale.storage import bare_url, fetched, locate
 from pipelines.run_folder import publish
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ _COMPARE: dict[str, Any] = {
 }
 """Of a query, as STAC's query extension names them."""
 _WORLD = 4326
+_STRANGE = re.compile(r"[^\w.-]")
+"""What a name of a file does not need, such as what would lead out of its folder."""
 
 
 def find_items(asked: StacRecipe, aoi: str | None) -> list[str]:
@@ -124,9 +128,10 @@ def _is_within(item: pystac.Item, span: str) -> bool:
 
 
 def _bounds_of(aoi: str | None) -> list[float] | None:
-    if aoi is None or not Path(aoi).exists():
+    if aoi is None or not locate(aoi).exists():
         return None
-    return [float(value) for value in gpd.read_file(aoi).to_crs(_WORLD).total_bounds]
+    with fetched(aoi) as path:
+        return [float(value) for value in gpd.read_file(path).to_crs(_WORLD).total_bounds]
 
 
 def _keep(item: pystac.Item) -> Path:
@@ -135,9 +140,10 @@ def _keep(item: pystac.Item) -> Path:
     told = item.to_dict(transform_hrefs=False)
     told["links"] = [link for link in told.get("links", []) if link.get("rel") == "self"]
     home = Path(os.environ[CACHE]) if CACHE in os.environ else Path(platformdirs.user_cache_dir("lakescale"))
-    path = home / "stac" / _digest(told) / f"{item.id}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return publish(path, lambda file: file.write_text(json.dumps(told), encoding="utf-8"))
+    path = home / "stac" / _digest(told) / f"{_STRANGE.sub('_', item.id)}.json"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # links may be signed: they are this user's alone
+    publish(path, lambda file: file.write_text(json.dumps(told), encoding="utf-8"))
+    return path
 
 
 def _digest(told: dict[str, Any]) -> str:

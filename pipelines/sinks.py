@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,19 +21,31 @@ from lakescale.evidence.sink_regions import sink_regions
 from lakescale.evidence.sinks import fill_depressions, sink_depth
 from lakescale.flats import drain_flats
 from lakescale.grid import Grid
-from lakescale.schema import AREA_M2, DEM, SINK_DEPTH, InputError
-from lakescale.store import is_store, locked, open_layer, open_store, same_grid, stored_grid, write_layer, writing
-from lakescale.store.frames import write_frame
+from lakescale.schema import AREA_M2, DEM, SINK_DEPTH, InputError, LakescaleError
+from lakescale.storage import fetched, list_files, require_writable
+from lakescale.store import (
+    is_store,
+    locked,
+    open_layer,
+    open_store,
+    remove_layer,
+    remove_store,
+    same_grid,
+    stored_grid,
+    write_layer,
+    writing,
+)
+from lakescale.store.frames import parts_of, write_frame
 from pipelines.run_folder import publish
 from pipelines.sinks_recipe import stored_dem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import xarray as xr
     from distributed import Client
 
+    from lakescale.storage import Location
     from pipelines.sinks_recipe import Outputs, SinksRecipe
 
 log = logging.getLogger(__name__)
@@ -52,7 +63,7 @@ _TELLERS = ("lakescale.depressions", "lakescale.evidence.sinks")
 class SinksResult:
     """What a run wrote, by this call and by those that were killed before it."""
 
-    written: tuple[Path, ...]
+    written: tuple[Location, ...]
     chunks_written: int
     """By this call, of all layers."""
     seconds: float
@@ -149,7 +160,7 @@ def _write(run: _Run, dem: xr.DataArray, filled: xr.DataArray, *, client: Client
     if run.lacks(out.regions):
         regions = find_regions(dem, recipe, written)
         inform: dict[str, Any] = {"order_by": "sink_id", "description": "sink_regions", **options}
-        publish(out.regions, lambda file: write_frame(regions, file, **inform))
+        publish(out.regions, lambda file: write_frame(regions, file, parts=parts_of(out.regions), **inform))
     for path, name in ((out.depth, SINK_DEPTH), (out.filled, FILLED), (out.drained, DRAINED)):
         if path is not None and run.lacks(path):
             log.info("writing %s", path)
@@ -159,7 +170,7 @@ def _write(run: _Run, dem: xr.DataArray, filled: xr.DataArray, *, client: Client
 
 def _refuse_void(run: _Run) -> None:
     """Refuse a DEM whose every chunk came out empty."""
-    if not any(entry.is_file() for entry in (run.out.store / FILLED / "c").rglob("*")):
+    if not list_files(run.out.store, f"{FILLED}/c"):
         source = ", ".join(run.recipe.source)
         run.clear()
         run.out.manifest.unlink()
@@ -208,7 +219,7 @@ class _Run:
         run._refuse_others_work(told, dem, overwrite=overwrite)
         is_same = told.get("request") == run.request
         with writing(run.out.manifest):
-            run.out.manifest.parent.mkdir(parents=True, exist_ok=True)
+            require_writable(run.out.manifest.parent)
             if not is_same or told["state"] == _CLEARING or (overwrite and told["state"] == _FINISHED):
                 run._tell(_CLEARING)  # killed while files are taken away, the next run takes the others away
                 run.clear()
@@ -218,7 +229,7 @@ class _Run:
         return run
 
     @property
-    def products(self) -> tuple[Path, ...]:
+    def products(self) -> tuple[Location, ...]:
         """What is to be there in the end."""
         out = self.out
         kept = [out.store] if out.is_kept else []
@@ -239,7 +250,7 @@ class _Run:
         """Whether the layer of depths is written, or read by a file that is."""
         return self.out.is_kept or (self.out.depth is not None and self.lacks(self.out.depth))
 
-    def lacks(self, path: Path) -> bool:
+    def lacks(self, path: Location) -> bool:
         """Tell whether a file is still to be written."""
         return path in self.products and not path.exists()
 
@@ -250,25 +261,25 @@ class _Run:
             for one in (path.with_name(f"{path.stem}{step}{path.suffix}") for step in steps):
                 one.unlink(missing_ok=True)
         if not self.out.is_kept:
-            shutil.rmtree(self.out.store, ignore_errors=True)
+            remove_store(self.out.store)
         elif is_store(self.out.store):
             with locked(self.out.store):
                 for name in LAYERS:
-                    shutil.rmtree(self.out.store / name / "commits", ignore_errors=True)  # none may outlive its chunk
-                    shutil.rmtree(self.out.store / name, ignore_errors=True)
+                    remove_layer(self.out.store, name)
 
     def finish(self) -> None:
         """Say that all is written, and take away the store that nobody asked for."""
         if not self.is_complete:
             self._tell(_FINISHED)
         if not self.out.is_kept:
-            shutil.rmtree(self.out.store, ignore_errors=True)
+            remove_store(self.out.store)
 
     def totals(self) -> tuple[int | None, float, float]:
         """Count the sinks that lie in no other, and add up their areas and capacities."""
         if not self.regions_wanted:
             return None, 0.0, 0.0
-        columns = pd.read_parquet(self.out.regions, columns=["level", AREA_M2, "capacity_m3"])
+        with fetched(self.out.regions) as path:
+            columns = pd.read_parquet(path, columns=["level", AREA_M2, "capacity_m3"])
         outer = columns[columns["level"] == 0]
         return len(outer), float(outer[AREA_M2].sum()), float(outer["capacity_m3"].sum())
 
@@ -293,10 +304,12 @@ class _Run:
             raise InputError(f"OUT holds another run (it differs in {', '.join(changed)})", str(self.recipe.out), mend)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Location) -> dict[str, Any]:
     """Read a manifest of ours; empty where it is none."""
     try:
         told = json.loads(path.read_text())
         return dict(told) if {"lakescale", "state", "request"} <= set(told) else {}
+    except LakescaleError:
+        raise
     except (OSError, ValueError, TypeError):
         return {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  (pydantic reads it)
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from lakescale.schema import DEM, InputError
+from lakescale.storage import Location  # noqa: TC001  (a NamedTuple reads it)
 from pipelines.recipe import ClusterRecipe, in_our_words, nest
+from pipelines.strict import Place, Strict
 
 _ENDINGS = (".zarr", ".tif", ".tiff", ".parquet")
 _OPTIONS = {"out": "OUT", "source": "DEM", "cluster.kind": "--cluster"}
@@ -17,18 +18,18 @@ _OPTIONS = {"out": "OUT", "source": "DEM", "cluster.kind": "--cluster"}
 class Outputs(NamedTuple):
     """The files of a run, by the ending of OUT; all of them lie beside each other."""
 
-    store: Path
+    store: Location
     """Layers ``filled`` and ``sink_depth``: OUT itself, or a store that is there for the length of the run."""
     is_kept: bool
     """Whether the store stays."""
-    depth: Path | None
+    depth: Location | None
     """GeoTIFF of the sink depth."""
-    filled: Path | None
+    filled: Location | None
     """GeoTIFF of the filled DEM."""
-    drained: Path | None
+    drained: Location | None
     """GeoTIFF of the filled DEM with flats that drain."""
-    regions: Path
-    manifest: Path
+    regions: Location
+    manifest: Location
     """What was asked for, and how far it is."""
 
     @property
@@ -37,19 +38,17 @@ class Outputs(NamedTuple):
         return self.is_kept or self.depth is not None
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[Location, ...]:
         """The files that have their names only when they are whole."""
         return tuple(path for path in (self.depth, self.filled, self.drained, self.regions) if path is not None)
 
 
-class SinksRecipe(BaseModel):
+class SinksRecipe(Strict):
     """One DEM to its sinks."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: Annotated[list[str], Field(min_length=1)]
     """A file, many tiles, a folder, a glob or a URL; or a store with a layer ``dem``, such as ``dem.zarr``."""
-    out: Path
+    out: Place
     """``X.zarr``: layers, and regions in ``X.parquet``; ``X.tif``: sink depth, and regions; ``X.parquet``: regions."""
     filled: bool = False
     """Whether a GeoTIFF of the sink depth gets one of the filled DEM beside it, ``X_filled.tif``."""

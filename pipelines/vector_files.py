@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import geopandas as gpd
 import pyogrio
 import shapely
 
-from lakescale.schema import InputError
+from lakescale.schema import InputError, LakescaleError
+from lakescale.storage import fetched, locate
+from lakescale.storage.remote import READ_ONLY
 from pipelines.run_folder import MANIFEST
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _RUN_LAKES, _LAKES_LAYER = "lakes.parquet", "lakes"
 
@@ -20,7 +25,7 @@ def read_polygons(source: str | Path, *, layer: str | None = None, what: str = "
     Parameters
     ----------
     source
-        A file that GDAL or pyarrow reads, or the folder of a run.
+        A file that GDAL or pyarrow reads, or the folder of a run; or the URL of either.
     layer
         Layer to read, by default the only one, else ``lakes``, else the only one of polygons.
     what
@@ -40,11 +45,12 @@ def read_polygons(source: str | Path, *, layer: str | None = None, what: str = "
     if path.endswith(".parquet") and layer is not None:
         raise InputError("a GeoParquet file has no layers", path, f"leave out --{what}-layer")
     try:
-        if path.endswith(".parquet"):
-            frame = gpd.read_parquet(path)
-        else:
-            frame = gpd.read_file(path, layer=_layer_of(path, layer, what), engine="pyogrio")
-    except InputError:
+        with fetched(path) as here:
+            if path.endswith(".parquet"):
+                frame = gpd.read_parquet(here)
+            else:
+                frame = gpd.read_file(here, layer=_layer_of(here, layer, what), engine="pyogrio")
+    except LakescaleError:
         raise
     except shapely.errors.GEOSException as error:
         problem = f"it holds a ring that is none: {error}"
@@ -60,9 +66,9 @@ def read_polygons(source: str | Path, *, layer: str | None = None, what: str = "
 
 def file_of(source: str | Path, what: str) -> str:
     """Give what to open: the source itself, or the lakes of a run."""
-    if "://" in str(source) or str(source).startswith("/vsi"):
+    path = locate(source)
+    if str(source).startswith("/vsi") or str(path).startswith(READ_ONLY):
         return str(source)
-    path = Path(source)
     if not path.exists():
         raise InputError(f"there is no such file for the {what}", str(source), "check the path")
     if (path / MANIFEST).is_file() and not (path / _RUN_LAKES).is_file():

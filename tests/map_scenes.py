@@ -8,10 +8,12 @@ import sys
 
 import geopandas as gpd
 import numpy as np
+import pytest
 import rasterio
 import shapely
 from rasterio.transform import from_origin
 
+from pipelines import cli
 from pipelines.recipe import read_recipe
 
 FILES = {
@@ -27,6 +29,14 @@ def lakescale(*arguments, **options):
         [sys.executable, "-m", "lakescale", *map(str, arguments)],
         capture_output=True, text=True, check=False, env=environment, timeout=300, **options,
     )  # fmt: skip
+
+
+def run_here(monkeypatch, *arguments):
+    """Run the command in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["lakescale", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
 
 
 def recipe(scene, out, **options):

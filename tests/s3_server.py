@@ -56,10 +56,21 @@ def set_environment(monkeypatch, endpoint, **others):
 @contextmanager
 def new_sessions():
     """Forget the environment that earlier requests were made with, and that of the block after it."""
-    from s3fs import S3FileSystem
-
-    S3FileSystem.clear_instance_cache()
+    _forget()
     yield
+    _forget()
+
+
+def _forget():
+    from fsspec.asyn import sync
+    from s3fs import S3FileSystem
+    from zarr.core.sync import sync as zarr_sync
+
+    for one in S3FileSystem._cache.values():  # what is left to the garbage collector warns
+        if one._s3 is not None and one.asynchronous:
+            zarr_sync(one._s3.close())
+        elif one._s3 is not None:
+            sync(one.loop, one._s3.close)
     S3FileSystem.clear_instance_cache()
 
 

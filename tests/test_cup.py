@@ -18,7 +18,6 @@ from plain_scoring import lattice_frames
 
 from lakescale.schema import InputError, RunError
 from lakescale.scoring import score
-from pipelines import run_folder
 from pipelines.cup import assign_regions, read_regions, write_cup_answer
 from pipelines.map_lakes import map_lakes
 
@@ -131,7 +130,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder, "_sync", full)
+    monkeypatch.setattr("lakescale.storage.files.sync", full)
     with pytest.raises(RunError, match="no space left on the disk"):
         write_cup_answer(LAKES, REGIONS, IMAGE, tmp_path / "answer.gpkg")
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from geopandas.testing import assert_geodataframe_equal
 
 import pipelines.evaluate
 from lakescale import InputError, RunError, score
-from pipelines import run_folder
+from lakescale.storage import files as storage_files
 from pipelines.evaluate import format_score
 from pipelines.vector_files import read_polygons
 
@@ -295,7 +295,7 @@ def test_an_earlier_score_is_replaced_and_other_files_are_not(tmp_path, files):
 
 @pytest.mark.parametrize("name", ["score.json", "matches.gpkg"])
 def test_a_full_disk_leaves_no_partial_file_and_no_score(tmp_path, files, monkeypatch, name):
-    out, sync = tmp_path / "out", run_folder._sync
+    out, sync = tmp_path / "out", storage_files.sync
     evaluate(*files, out=out)
 
     def full(path):
@@ -303,7 +303,7 @@ def test_a_full_disk_leaves_no_partial_file_and_no_score(tmp_path, files, monkey
             raise OSError(28, "No space left on device")
         sync(path)
 
-    monkeypatch.setattr(run_folder, "_sync", full)
+    monkeypatch.setattr("lakescale.storage.files.sync", full)
     with pytest.raises(RunError, match="no space left on the disk") as caught:
         evaluate(*files, rules="seed", out=out)
     assert name in caught.value.item

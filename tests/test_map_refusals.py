@@ -18,7 +18,7 @@ from cube_killer import tree
 from map_scenes import as_set, lakescale, recipe, rgb_with_lakes, write_areas, write_scene
 
 from lakescale.schema import InputError, RunError
-from pipelines import run_folder
+from lakescale.storage import files
 from pipelines.map_lakes import map_lakes
 
 # -- bad input: exit code 2, the item, what mends it
@@ -183,7 +183,7 @@ def test_a_full_tmpfs_is_told_as_no_space(small_scene, tmp_path):
 @pytest.mark.parametrize("name", ["lakes.parquet", "lakes.gpkg", "quicklook.png", "overview.webp", "manifest.json"])
 def test_a_write_that_fails_leaves_no_partial_file_and_no_finished_manifest(small_scene, tmp_path, monkeypatch, name):
     out = tmp_path / "RUN"
-    sync = run_folder._sync
+    sync = files.sync
 
     def full(path):
         if path.name == f"{Path(name).stem}.partial{Path(name).suffix}" and (
@@ -192,7 +192,7 @@ def test_a_write_that_fails_leaves_no_partial_file_and_no_finished_manifest(smal
             raise OSError(28, "No space left on device")
         sync(path)
 
-    monkeypatch.setattr(run_folder, "_sync", full)
+    monkeypatch.setattr("lakescale.storage.files.sync", full)
     with pytest.raises(RunError, match="no space left on the disk") as caught:
         map_lakes(recipe(small_scene, out))
     assert name in caught.value.item

@@ -282,4 +282,6 @@ def test_what_may_be_secret_is_left_out_of_errors():
     )
     fails("a query", lambda: storage.refuse_secrets("https://h/a?sig=1", "a scene"))
     storage.refuse_secrets("https://h/a", "a scene")
+    assert storage.bare_url("s3://bucket/a/b.safetensors") == "s3://bucket/a/b.safetensors"
+    assert storage.bare_url("https://u:p@host:8/a?b=c#d") == "https://host:8/a"
     storage.refuse_secrets("/a?b", "a scene")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  (pydantic reads it)
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from lakescale.models.spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from lakescale.schema import BLUE, GREEN, RED
+from lakescale.storage import local_path
 from training.augment import Augmentation
 from training.kinds import HARD, NEGATIVE, POSITIVE
 
@@ -24,7 +25,7 @@ Kind = Literal["positive", "negative", "hard"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class NetworkRecipe(_Strict):
@@ -210,10 +211,14 @@ class ThresholdRecipe(_Strict):
     """Smaller lakes are left out, found and true ones."""
 
 
+def _on_this_machine(value: Any) -> Any:
+    return local_path(value, "the folder of a training") if isinstance(value, str | Path) else value
+
+
 class TrainRecipe(_Strict):
     """A training."""
 
-    out: Path
+    out: Annotated[Path, BeforeValidator(_on_this_machine)]
     """Folder of the run."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     network: NetworkRecipe

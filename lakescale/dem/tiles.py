@@ -10,20 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from lakescale.scene.names import asset_of_path
 from lakescale.scene.opening import find_assets
 from lakescale.scene.pixels import DATASET_MASK
-from lakescale.schema import InputError
+from lakescale.schema import InputError, LakescaleError
+from lakescale.storage import has_magic, is_url, locate, open_raster, require_there, version_of
+from lakescale.storage.remote import READ_ONLY
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
 
     from affine import Affine
+
+    from lakescale.storage import Location
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,8 +41,8 @@ class Tile:
     """What a tile's header says, and where it lies."""
 
     path: str
-    fingerprint: tuple[int, int]
-    """Size and time of the file; zeros for a URL."""
+    fingerprint: tuple[int, int | str]
+    """Size and time of the file, or what its server says of it."""
     shape: tuple[int, int]
     crs: str
     """WKT; empty where the file has none."""
@@ -63,12 +66,11 @@ class Tile:
 
 def list_tiles(source: Any) -> tuple[list[str], list[str]]:
     """List the files that hold elevation, and the names of those that lie beside them and do not."""
-    if isinstance(source, (str, Path)) and Path(source).is_dir():
-        source = _inside(Path(source))
-    assets = find_assets(source)
-    paths = list(dict.fromkeys(asset.path for asset in assets))
     if isinstance(source, (list, tuple)):
-        return paths, []
+        return list(dict.fromkeys(asset.path for asset in find_assets(source))), []
+    if isinstance(source, (str, Path)):
+        source = _inside(source)
+    paths = list(dict.fromkeys(asset.path for asset in find_assets(source)))
     dems = [path for path in paths if _IS_DEM.search(path)]
     skipped = [asset_of_path(path).name for path in paths if path not in set(dems)] if dems else []
     if skipped:
@@ -76,10 +78,15 @@ def list_tiles(source: Any) -> tuple[list[str], list[str]]:
     return dems or paths, skipped
 
 
-def _inside(folder: Path) -> str | Path:
-    """Name the files of a folder, or those of its subfolders where it holds no raster itself."""
-    own = any(one.suffix.lower() in _SUFFIXES for one in folder.iterdir())
-    return folder if own or not any(one.is_dir() for one in folder.iterdir()) else str(folder / "**" / "*")
+def _inside(source: str | Path) -> str | Path:
+    """Name the files of a folder, or those of its subfolders where it holds no raster itself; else the source."""
+    folder = locate(source)
+    is_file = folder.suffix.lower() in _SUFFIXES or str(source).startswith(("/vsi", *READ_ONLY))
+    if is_file or (is_url(source) and has_magic(str(source))) or not folder.is_dir():
+        return source
+    inside: list[Location] = [*folder.iterdir()]
+    own = any(one.suffix.lower() in _SUFFIXES for one in inside)
+    return source if own or not any(one.is_dir() for one in inside) else str(folder / "**" / "*")
 
 
 def read_headers(paths: Sequence[str]) -> list[Tile]:
@@ -94,10 +101,13 @@ def read_headers(paths: Sequence[str]) -> list[Tile]:
 
 def _read_header(path: str) -> Tile:
     try:
-        with rasterio.open(path) as raster:
+        with open_raster(path) as raster:
             return _tile(path, raster)
+    except LakescaleError:
+        raise
     except (RasterioError, OSError, ValueError) as error:
         failure = str(error)
+    require_there(path)
     raise InputError(f"cannot be opened as a raster: {failure}", path, "copy it again from its source, or leave it out")
 
 
@@ -105,13 +115,9 @@ def _tile(path: str, raster: Any) -> Tile:
     alpha = raster.colorinterp.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in raster.colorinterp else None
     flags = raster.mask_flag_enums[0]
     masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    try:
-        stat = Path(path).stat()
-    except OSError:  # a URL
-        stat = None
     return Tile(
         path=path,
-        fingerprint=(0, 0) if stat is None else (stat.st_size, stat.st_mtime_ns),
+        fingerprint=version_of(path),
         shape=raster.shape,
         crs=raster.crs.to_wkt() if raster.crs else "",
         transform=raster.transform,

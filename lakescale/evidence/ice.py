@@ -22,6 +22,7 @@ from lakescale.regrid import Mapping, find_boxes, regrid
 from lakescale.scene.files import open_headers
 from lakescale.scene.opening import find_assets
 from lakescale.schema import AREA_M2, ICE, InputError, X, Y
+from lakescale.storage import name_of
 
 if TYPE_CHECKING:
     import dask_geopandas
@@ -202,7 +203,7 @@ def keep_largest(ice: gpd.GeoDataFrame, regions: gpd.GeoDataFrame | None = None)
 
 def is_raster(source: str | Path | gpd.GeoDataFrame) -> bool:
     """Whether a source of ice is a raster of percent, by its name (``.tif``, ``.vrt``, ...); else it is polygons."""
-    return not isinstance(source, gpd.GeoDataFrame) and Path(str(source).split("?")[0]).suffix.lower() in _RASTERS
+    return not isinstance(source, gpd.GeoDataFrame) and Path(name_of(source)).suffix.lower() in _RASTERS
 
 
 def _count_bands(source: Any) -> int:

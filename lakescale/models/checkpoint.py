@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import safetensors
@@ -17,9 +16,11 @@ import safetensors
 from lakescale.models.fetching import local_copy
 from lakescale.models.spec import ModelSpec, spec_from_dict
 from lakescale.schema import InputError
+from lakescale.storage import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import torch
 
@@ -108,7 +109,7 @@ def write_checkpoint(path: str | Path, weights: Mapping[str, torch.Tensor], spec
     """
     from safetensors.torch import save_file  # noqa: PLC0415 - loads torch
 
-    path = Path(path)
+    path = local_path(path, "a checkpoint that is written")
     if not path.parent.is_dir():
         raise InputError("there is no such folder", str(path.parent), "make it first")
     told = hash_model(weights, spec)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lakescale.models.foreign import read_foreign
 from lakescale.models.network import save_checkpoint
 from lakescale.models.sam import guess_size, sam_spec
 from lakescale.schema import InputError
+from lakescale.storage import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import torch
 
@@ -73,7 +74,7 @@ def convert_checkpoint(source: str | Path, target: str | Path, *, overwrite: boo
     InputError
         When the file is damaged, would run code, or holds a network that lakescale has not; or `target` is there.
     """
-    source, target = Path(source), Path(target)
+    source, target = (local_path(one, "a checkpoint to convert") for one in (source, target))
     if target.exists() and not overwrite:
         raise InputError("the checkpoint is there already", str(target), "name another file, or overwrite it")
     weights = read_foreign(source)

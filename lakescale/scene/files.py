@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -16,7 +15,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from lakescale.grid import Grid
 from lakescale.scene.names import ALPHA, baseline_of_tags
 from lakescale.scene.pixels import DATASET_MASK
-from lakescale.schema import InputError
+from lakescale.schema import InputError, LakescaleError
+from lakescale.storage import open_raster, require_there
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -127,10 +127,13 @@ def _open_header(asset: Asset) -> File:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # told by an error that names the file
-            with rasterio.open(asset.path) as raster:
+            with open_raster(asset.path) as raster:
                 return _read_header(asset, raster)
+    except LakescaleError:
+        raise
     except (RasterioError, OSError, ValueError) as error:
         failure = str(error)
+    require_there(asset.path)
     mend = "copy it again from its source, or leave it out"
     raise InputError(f"cannot be opened as a raster: {failure}", asset.path, mend)
 

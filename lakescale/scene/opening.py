@@ -17,6 +17,8 @@ from lakescale.scene.radiometry import read_radiometry
 from lakescale.scene.seen import reduce_to_seen
 from lakescale.scene.stac import read_stac
 from lakescale.schema import BAND, SEEN, TIME, InputError, X, Y
+from lakescale.storage import Remote, has_magic, is_url, locate, name_of
+from lakescale.storage.remote import READ_ONLY
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from lakescale.scene.bands import Layer
     from lakescale.scene.radiometry import Radiometry
 
-_EXTENSIONS = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".png", ".jpg", ".jpeg", ".img"})
+RASTERS = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".png", ".jpg", ".jpeg", ".img"})
 
 
 def open_scene(
@@ -47,8 +49,9 @@ def open_scene(
     Parameters
     ----------
     source
-        A GeoTIFF, COG, VRT or other GDAL raster; a list of them; a folder; a glob pattern; a URL (anything with
-        ``://`` or ``/vsi`` goes to GDAL as it is); a STAC item (dict, pystac object, or path of its JSON).
+        A GeoTIFF, COG, VRT or other GDAL raster; a list of them; a folder; a glob pattern; a URL of one of these
+        (``s3://``, ``gs://``, ``az://``; of ``https://`` one file, with a key in its query where one is needed; what
+        begins with ``/vsi`` goes to GDAL as it is); a STAC item (dict, pystac object, or path or URL of its JSON).
     bands
         Names of the bands wanted, in the order wanted; where the file does not say which bands it holds, the
         names of all of them, in file order.
@@ -109,11 +112,13 @@ def find_assets(source: Any) -> list[Asset]:
     if isinstance(source, dict) or hasattr(source, "to_dict"):
         return read_stac(source)
     text = str(source)
-    if "://" in text or text.startswith("/vsi"):
+    if text.startswith("/vsi"):
         return [asset_of_path(text)]
+    if Path(name_of(text)).suffix.lower() in {".json", ".geojson"}:
+        return read_stac(text)
+    if is_url(text):
+        return [asset_of_path(one) for one in _list_urls(text)]
     path = Path(text)
-    if path.suffix.lower() in {".json", ".geojson"}:
-        return read_stac(path)
     return [asset_of_path(one) for one in ([text] if path.is_file() else _list_rasters(path))]
 
 
@@ -181,10 +186,26 @@ def _list_rasters(path: Path) -> list[str]:
         found = glob.glob(str(path), recursive=True)  # noqa: PTH207  (the pattern may be absolute)
     else:
         raise InputError("no such file or folder", str(path), "check the path; a relative one starts where you are")
-    rasters = [one for one in found if Path(one).suffix.lower() in _EXTENSIONS and not Path(one).name.startswith(".")]
+    return _choose_rasters(found, str(path))
+
+
+def _list_urls(url: str) -> list[str]:
+    """List the rasters that a URL means: itself, or in an object store those of a folder or a pattern."""
+    place, is_pattern = locate(url), has_magic(url)
+    if not isinstance(place, Remote):
+        return _list_rasters(place) if is_pattern or place.is_dir() else [str(place)]
+    if is_pattern:
+        return _choose_rasters([one.url for one in place.matches()], url)
+    if place.url.startswith(READ_ONLY) or place.suffix.lower() in RASTERS or not place.is_dir():
+        return [url]
+    return _choose_rasters([one.url for one in place.iterdir()], url)
+
+
+def _choose_rasters(found: list[str], source: str) -> list[str]:
+    rasters = [one for one in found if Path(one).suffix.lower() in RASTERS and not Path(one).name.startswith(".")]
     if not rasters:
-        wanted = " ".join(sorted(_EXTENSIONS))
-        raise InputError("no raster file found", str(path), f"it needs at least one file of: {wanted}")
+        wanted = " ".join(sorted(RASTERS))
+        raise InputError("no raster file found", source, f"it needs at least one file of: {wanted}")
     return sorted(rasters)
 
 

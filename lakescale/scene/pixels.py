@@ -6,20 +6,19 @@ is decoded for one chunk and again for the next, and the chunks are cut out of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
-import rasterio
 from dask.base import tokenize
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from lakescale.chunks import plan_blocks, pull, split_key
-from lakescale.schema import InputError
+from lakescale.schema import InputError, LakescaleError
+from lakescale.storage import bare_url, is_url, open_raster, require_there, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,12 +76,13 @@ def lazy_stack(
     ``block`` is the height and width of the blocks that the files are stored in: each is decoded for one window only.
     """
     reader = Reader(tuple(planes), (len(planes), *shape), np.dtype(dtype))
+    versions = [version_of(path) for path in dict.fromkeys(plane.path for plane in planes)]
     window = plan_window(shape, block, side, len(planes) * reader.dtype.itemsize)
     read = da.core.normalize_chunks((len(planes), *window), reader.shape)
     windows = da.from_array(
         reader,
         chunks=read,
-        name=f"read-scene-{tokenize(reader, [_fingerprint(plane.path) for plane in planes], read)}",
+        name=f"read-scene-{tokenize(_without_keys(reader), versions, read)}",
         asarray=False,
         lock=False,
         inline_array=True,
@@ -114,14 +114,17 @@ def read_window(path: str, indexes: Iterable[int], window: Window) -> dict[int, 
     wanted = list(indexes)
     bands = [index for index in wanted if index != DATASET_MASK]
     try:
-        with rasterio.open(path) as raster:
+        with open_raster(path) as raster:
             stored = _read_bands(raster, bands, window)
             if DATASET_MASK in wanted:
                 stored[DATASET_MASK] = raster.read_masks(1, window=window)
             return stored
+    except LakescaleError:
+        raise
     except (RasterioError, OSError) as error:
         failure = error.__cause__ or error
     # raised out here: a cause or context of rasterio's would not survive pickling from a worker
+    require_there(path)
     (top, bottom), (left, right) = window.toranges()
     raise InputError(
         f"rows {top} to {bottom}, columns {left} to {right} cannot be read: {failure}", path,
@@ -168,9 +171,7 @@ def _reflectance(dn: NDArray[Any], mask: NDArray[Any] | None, plane: Plane) -> N
     return values
 
 
-def _fingerprint(path: str) -> tuple[int, int]:
-    try:
-        stat = Path(path).stat()
-    except OSError:  # a URL
-        return (0, 0)
-    return stat.st_size, stat.st_mtime_ns
+def _without_keys(reader: Reader) -> Reader:
+    """Name files alike whatever key to them their URLs hold: it is another one after an hour."""
+    planes = (replace(one, path=bare_url(one.path)) if is_url(one.path) else one for one in reader.planes)
+    return replace(reader, planes=tuple(planes))

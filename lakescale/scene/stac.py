@@ -19,7 +19,8 @@ from lakescale.scene.names import (
     level_of,
     product_of,
 )
-from lakescale.schema import InputError
+from lakescale.schema import InputError, LakescaleError
+from lakescale.storage import is_url, locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,9 +55,12 @@ def _item_and_base(source: object) -> tuple[Mapping[str, Any], str]:
     """Load an item, and the path or URL that its relative links start from."""
     item: Any
     if isinstance(source, (str, Path)):
-        base = str(Path(source).resolve())
+        place = locate(source)
+        base = str(place.resolve())
         try:
-            item = json.loads(Path(source).read_text(encoding="utf-8"))
+            item = json.loads(place.read_text(encoding="utf-8"))
+        except LakescaleError:
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"cannot be read as a STAC item: {error}", str(source), "check the path") from error
     else:
@@ -128,6 +132,9 @@ def _band_name(band: Mapping[str, Any], key: str, family: str) -> str:
 
 
 def _absolute(href: str, base: str) -> str:
-    if "://" in href or href.startswith("/") or not base:
+    if is_url(href) or href.startswith("/") or not base:
         return href
-    return urljoin(base, href) if "://" in base else str(Path(base).parent / href)
+    if not is_url(base):
+        return str(Path(base).parent / href)
+    scheme, _, rest = base.partition("://")
+    return urljoin(f"http://{rest}", href).replace("http", scheme, 1)  # urljoin knows no s3

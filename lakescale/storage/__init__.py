@@ -17,10 +17,13 @@ from lakescale.storage.files import (
     build_tree,
     changed_ns,
     fetched,
+    fetched_folder,
+    is_link,
     list_files,
     move,
     read_each,
     remove,
+    require_there,
     require_writable,
     size_of,
     version_of,
@@ -30,7 +33,7 @@ from lakescale.storage.files import (
 from lakescale.storage.locks import locked
 from lakescale.storage.rasters import open_raster
 from lakescale.storage.remote import Location, Remote, locate
-from lakescale.storage.urls import bare_url, is_url, local_path, name_of, refuse_secrets
+from lakescale.storage.urls import bare_url, has_magic, is_url, local_path, name_of, refuse_secrets
 
 __all__ = [
     "Location",
@@ -41,6 +44,9 @@ __all__ = [
     "build_tree",
     "changed_ns",
     "fetched",
+    "fetched_folder",
+    "has_magic",
+    "is_link",
     "is_url",
     "list_files",
     "local_path",
@@ -52,6 +58,7 @@ __all__ = [
     "read_each",
     "refuse_secrets",
     "remove",
+    "require_there",
     "require_writable",
     "size_of",
     "version_of",

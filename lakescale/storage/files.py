@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakescale.schema import InputError, LakescaleError
-from lakescale.storage.remote import Location, Remote, locate
+from lakescale.storage.remote import READ_ONLY, Location, Remote, locate
 from lakescale.storage.trouble import reaching
 from lakescale.storage.urls import is_url
 
@@ -24,7 +24,6 @@ _MARKS = ("ETag", "etag", "Content-MD5", "Digest", "Last-Modified", "LastModifie
 """What fsspec's file systems (HTTP, S3, GCS, files) tell of a file that changes when it changes."""
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
 _WAITING_BYTES = 64e6
-_ONLY_READ = ("http", "https")
 _SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg")
 
 
@@ -105,12 +104,17 @@ def list_files(root: Location, below: str = "") -> dict[str, Told]:
     return {before + path.relative_to(folder).as_posix(): Told(at.st_size, at.st_mtime_ns) for path, at in stats}
 
 
+def is_link(path: Location) -> bool:
+    """Tell whether it is a symbolic link, which leads out of its folder; an object store has none."""
+    return isinstance(path, Path) and path.is_symlink()
+
+
 def remove(target: Location) -> None:
-    """Delete a file, or a folder with all that lies below it; nothing where there is none."""
+    """Delete a file, or a folder with all that lies below it; of a link the link alone; nothing where there is none."""
     if isinstance(target, Remote):
         _delete(target, list_files(target))
         target.unlink(missing_ok=True)
-    elif target.is_dir():
+    elif target.is_dir() and not is_link(target):
         shutil.rmtree(target)
     else:
         target.unlink(missing_ok=True)
@@ -167,17 +171,23 @@ def aside(target: Location, step: str = "") -> Iterator[Path]:
                 target.files.put_file(str(path), target.key)
         return
     partial = target.with_name(f"{target.stem}{step}{PARTIAL}{target.suffix}")
+    partial.unlink(missing_ok=True)  # a link of that name would lead elsewhere
     try:
         yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())  # the bytes before the name: a full disk may show only here
+        sync(partial)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Have the disk take the bytes before the name: a full disk may show only here."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 @contextmanager
-def fetched(source: str | Path) -> Iterator[str]:
+def fetched(source: str | Location) -> Iterator[str]:
     """Give a path of this machine to read a file from: its own, or that of a copy for as long as the block lasts.
 
     Of a Shapefile the files that belong to it come along. What GDAL names (``/vsi...``) stays as it is.
@@ -206,6 +216,20 @@ def size_of(path: Location) -> int | None:
     return path.stat().st_size if path.exists() else None
 
 
+@contextmanager
+def fetched_folder(source: Location) -> Iterator[Path]:
+    """Give a folder of this machine with the files that lie right below one, for as long as the block lasts."""
+    if not isinstance(source, Remote):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="lakescale-") as folder:
+        for one in source.iterdir():
+            if one.is_file():
+                with reaching(one):
+                    one.files.get_file(one.key, str(Path(folder, one.name)))
+        yield Path(folder)
+
+
 def changed_ns(path: Location) -> int:
     """Tell when a file was written, in nanoseconds since 1970; 0 where there is none."""
     if isinstance(path, Remote):
@@ -231,10 +255,26 @@ def version_of(source: str | Path) -> tuple[int, int | str]:
     try:
         told = place.told() or {}
     except LakescaleError:
-        if not place.url.startswith(_ONLY_READ):
+        if not place.url.startswith(READ_ONLY):
             raise
         told = {}
     return int(told.get("size") or 0), " ".join(f"{name}={told[name]}" for name in _MARKS if told.get(name))
+
+
+def require_there(source: str) -> None:
+    """Say why a URL that GDAL cannot open cannot be: nothing is there, or the storage refuses.
+
+    Raises
+    ------
+    InputError, RunError
+        As `reaching` has them; nothing is raised where a file is there, of paths, and of what GDAL names (``/vsi...``).
+    """
+    if is_url(source) and not source.startswith("/vsi"):
+        place = locate(source)
+        if isinstance(place, Remote) and place.told() is None:
+            with reaching(place, absent=False):
+                place.files.ls(place.parent.key)  # a missing bucket is told
+            raise InputError("there is no such file", str(place), "check the URL")
 
 
 def require_writable(folder: Location) -> None:
@@ -250,7 +290,7 @@ def require_writable(folder: Location) -> None:
     if not isinstance(folder, Remote):
         folder.mkdir(parents=True, exist_ok=True)
         return
-    if folder.url.startswith(_ONLY_READ):
+    if folder.url.startswith(READ_ONLY):
         raise InputError("a web server can only be read", str(folder), "write to a path, or to s3://, gs:// or az://")
     write_whole(folder / _PROBE, b"")
     (folder / _PROBE).unlink(missing_ok=True)

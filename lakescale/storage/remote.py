@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from lakescale.storage.urls import bare_url, is_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+READ_ONLY = ("http://", "https://")
 _S3 = ("s3", "s3a")
 _THERE = ("PreconditionFailed", "ConditionalRequestConflict")
 """S3's codes where another one was first."""
@@ -134,8 +136,22 @@ class Remote:
 
     def glob(self, pattern: str) -> list[Remote]:
         """List what lies below it and fits a pattern; ``**`` takes any number of folders."""
+        return (self / pattern).matches()
+
+    def matches(self) -> list[Remote]:
+        """List what fits it, where its own URL is a pattern."""
+        if self.url.startswith(READ_ONLY):
+            raise InputError("a web server does not list its files", str(self), "give the URL of each file")
         with reaching(self):
-            return sorted(self._named(key) for key in self.files.glob(f"{self.key}/{pattern}"))
+            found = self.files.glob(self.key)
+        if not found:
+            self._require_bucket()
+        return sorted(self._named(key) for key in found)
+
+    def _require_bucket(self) -> None:
+        """Raise where the bucket is not there: patterns and folders are then empty, too."""
+        with suppress(FileNotFoundError), reaching(self):
+            self.files.ls(self.key.partition("/")[0])
 
     def read_bytes(self) -> bytes:
         """Read all of it; raise `FileNotFoundError` where it is not there."""

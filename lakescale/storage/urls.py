@@ -27,6 +27,11 @@ def name_of(source: object) -> str:
     return PurePosixPath(urlsplit(str(source)).path if is_url(source) else str(source)).name
 
 
+def has_magic(url: str) -> bool:
+    """Tell whether a URL is a pattern; a question mark begins its query."""
+    return any(sign in urlsplit(url).path for sign in "*[")
+
+
 def refuse_secrets(source: object, what: str) -> None:
     """Refuse a URL with a user, a password or a query, where it would be written down.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ import pyarrow.parquet as pq
 import shapely
 
 from lakescale.cluster import compute
+from lakescale.storage import Remote, aside, locate, remove
+from lakescale.storage.trouble import reaching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import geopandas as gpd
     from distributed import Client
     from numpy.typing import NDArray
+
+    from lakescale.storage import Location
 
 _ROWS = 10_000
 """Of a row group: outlines of 2,000 vertices take 300 MB then."""
@@ -38,6 +41,7 @@ def write_frame(
     path: Path,
     *,
     order_by: str,
+    parts: Location | None = None,
     client: Client | None = None,
     progress: bool = False,
     description: str = "",
@@ -53,9 +57,12 @@ def write_frame(
     frame
         Polygons and MultiPolygons; its index is not written.
     path
-        On a disk that the workers see too.
+        On a disk of this process.
     order_by
         A column of numbers, no two equal.
+    parts
+        The folder beside it, which the workers must see: on a disk, or in an object store, from which this process
+        takes each part to its own disk; see `parts_of`.
     client, progress, description
         As for `lakescale.cluster.compute`.
 
@@ -66,34 +73,55 @@ def write_frame(
     """
     meta = frame._meta  # noqa: SLF001  (dask's name for the empty frame)
     fewer = frame if frame.npartitions <= _PARTS else frame.repartition(npartitions=_PARTS)
-    with _folder(path) as folder:
+    with _folder(parts_of(path) if parts is None else parts) as folder:
+        here = folder if isinstance(folder, Path) else path.parent
         written = fewer.map_partitions(_write_part, str(folder), meta=_tell("", meta).iloc[:0])
         (told,) = compute(written, client=client, progress=progress, description=description)
-        meta.to_parquet(folder / "empty.parquet", index=False)
-        return _merge(told, pq.read_schema(folder / "empty.parquet"), path, order_by)
+        meta.to_parquet(empty := here / "empty.parquet", index=False)
+        told = told.assign(**{_FILE: [_brought_here(file, here) for file in told[_FILE]]})
+        return _merge(told, pq.read_schema(empty), path, order_by)
+
+
+def parts_of(path: Location) -> Location:
+    """Name the folder beside a file in which workers put its parts."""
+    return path.absolute().with_name(f"{path.name}.parts")
 
 
 @contextmanager
-def _folder(path: Path) -> Iterator[Path]:
-    """Make a folder beside a file; what a killed run left in it goes first."""
-    folder = path.absolute().with_name(f"{path.name}.parts")
-    shutil.rmtree(folder, ignore_errors=True)
+def _folder(folder: Location) -> Iterator[Location]:
+    """Make a folder; what a killed run left in it goes first."""
+    remove(folder)
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
+
+
+def _brought_here(file: str, folder: Path) -> str:
+    """Give a path that can be mapped to memory: of a part in an object store that of a copy."""
+    place = locate(file)
+    if isinstance(place, Remote):
+        target = folder / place.name
+        with reaching(place):
+            place.files.get_file(place.key, str(target))
+        return str(target)
+    return file
 
 
 def _write_part(part: gpd.GeoDataFrame, folder: str) -> pd.DataFrame:
     """Write a partition under a name of its own: a task may run twice, and only the one that is told of counts."""
     if not len(part):
         return _tell("", part).iloc[:0]
-    file = str(Path(folder, f"{uuid.uuid4().hex}.arrow"))
+    file = locate(folder) / f"{uuid.uuid4().hex}.arrow"
     table = pa.table(part.to_arrow(index=False, geometry_encoding="WKB"))
-    with pa.OSFile(file, "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
+    with (
+        aside(file) if isinstance(file, Remote) else nullcontext(file) as path,
+        pa.OSFile(str(path), "wb") as out,
+        pa.ipc.new_file(out, table.schema) as writer,
+    ):
         writer.write_table(table)
-    return _tell(file, part)
+    return _tell(str(file), part)
 
 
 def _tell(file: str, part: gpd.GeoDataFrame) -> pd.DataFrame:

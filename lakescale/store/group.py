@@ -18,7 +18,7 @@ from zarr.storage import FsspecStore, MemoryStore
 
 from lakescale.grid import Grid
 from lakescale.schema import InputError, LakescaleError, X, Y
-from lakescale.storage import Location, Remote, build_tree, list_files
+from lakescale.storage import Location, Remote, build_tree, is_link, list_files, remove
 from lakescale.storage.remote import options_of
 from lakescale.storage.trouble import reaching
 from lakescale.store.codec import FILLS, codecs
@@ -133,6 +133,20 @@ def open_array(group: zarr.Group, name: str) -> Any:
 def is_store(root: Location) -> bool:
     """Tell whether a Zarr group lies there, of whatever kind."""
     return (root / _ABOUT).is_file()
+
+
+def remove_store(root: Location) -> None:
+    """Take a store away; what a kill leaves of it is no store. Of a link the link goes alone."""
+    if not is_link(root) and is_store(root):
+        (root / _ABOUT).unlink(missing_ok=True)
+    remove(root)
+
+
+def remove_layer(root: Location, name: str) -> None:
+    """Take a layer away: its markers first, since none may outlive its chunk. Of a link the link goes alone."""
+    if not is_link(root / name):
+        remove(root / name / "commits")
+    remove(root / name)
 
 
 def describe(group: zarr.Group) -> dict[str, Any]:
