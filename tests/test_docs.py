@@ -25,7 +25,7 @@ FENCE = re.compile(
 OTHERS = {  # options of other commands that the pages name
     "--quiet", "--interface", "--nworkers", "--nthreads", "--resources", "--no-dashboard", "--death-timeout",
     "--job-name", "--partition", "--account", "--time", "--array", "--ntasks", "--cpus-per-task", "--mem", "--gres",
-    "--python", "--quick", "--seeds", "--strict", "--dist", "--max_depth",
+    "--local", "--python", "--quick", "--seeds", "--strict", "--dist", "--max_depth",
 }  # fmt: skip
 
 

@@ -183,7 +183,7 @@ def test_several_devices_share_an_epoch(images, tmp_path):
     """Two processes with half the batch each take the steps of one."""
     done = train(small_recipe(images, out=tmp_path / "two", devices=2, batch=2, epochs=1))
     assert figures(done.checkpoint.parent)["epoch"].tolist() == [0]
-    steps = torch.load(done.checkpoint.parent / "checkpoints" / "last.ckpt", weights_only=False)["global_step"]
+    steps = torch.load(done.checkpoint.parent / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert steps == 16 / 2 / 2
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +32,7 @@ from training.panels import METRICS, MetricsTable, Panels, pick_rows
 from training.train_recipe import list_differences
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from training.train_recipe import TrainRecipe
@@ -137,7 +140,8 @@ def _fit(
             enable_model_summary=False,
             log_every_n_steps=10,
         )
-        trainer.fit(learner, windows, ckpt_path=saved if resume and saved.is_file() else None, weights_only=False)
+        with _reading(saved) as file:
+            trainer.fit(learner, windows, ckpt_path=file if resume and file.is_file() else None, weights_only=True)
 
 
 def _keepers(recipe: TrainRecipe) -> list[Any]:
@@ -165,7 +169,8 @@ def _finish(
 ) -> Trained:
     """Take the best epoch's weights, choose the threshold on whole images of the validation side, and write it all."""
     out, window = recipe.out, recipe.data.samples.window
-    best = torch.load(recipe.saved(_BEST), map_location="cpu", weights_only=False)
+    with _reading(recipe.saved(_BEST)) as file:
+        best = torch.load(file, map_location="cpu", weights_only=True)
     learner.load_state_dict(best["state_dict"])
     weights, draft = dict(list_weights(learner.module)), out / "draft.safetensors"
     save_checkpoint(draft, weights, learner.spec)
@@ -190,6 +195,16 @@ def _finish(
 
 
 # -- the folder
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[Path]:
+    """Refuse a checkpoint that is more than tensors and numbers: reading it would run its code."""
+    try:
+        yield file
+    except pickle.UnpicklingError:
+        what, mend = "the checkpoint is damaged, or would run code", "take it away, and begin the training anew"
+        raise InputError(what, str(file), mend) from None
 
 
 def _claim(recipe: TrainRecipe, *, resume: bool) -> None:
