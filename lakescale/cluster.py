@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import warnings
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -17,11 +16,12 @@ from dask.utils import key_split, parse_bytes
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, Status, Worker, WorkerPlugin
 from distributed.scheduler import KilledWorker
 from distributed.worker_memory import parse_memory_limit
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from lakescale.bars import one_bar
+from lakescale.logs import is_json, log_as_json
 from lakescale.placement import by_optimizer, placing, unfused
 from lakescale.schema import InputError, RunError
+from lakescale.stages import current_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -140,7 +140,7 @@ def open_workers(
 
 
 def compute(
-    *collections: Any, client: Client | None = None, progress: bool = False, description: str = ""
+    *collections: Any, client: Client | None = None, progress: bool = False, description: str = "", pixels: int = 0
 ) -> tuple[Any, ...]:
     """Compute Dask collections of any kinds together, as ``dask.compute`` does, without fusing their tasks.
 
@@ -157,6 +157,8 @@ def compute(
         Draw a bar of finished tasks on stderr, if that is a terminal.
     description
         The words beside the bar.
+    pixels
+        How many are worked on, for the figures of the stage that runs, see `lakescale.stages`.
 
     Returns
     -------
@@ -171,12 +173,18 @@ def compute(
     """
     get = dask.base.get_scheduler(scheduler=client)
     found, repack = dask.base.unpack_collections(*collections)
+    stage = current_stage()
     # The optimizer travels with the graph; "optimization.fuse.active" would not reach a scheduler elsewhere.
     with dask.config.set(array_optimize=unfused), warnings.catch_warnings(), ExitStack() as drawn:
         warnings.filterwarnings("ignore", message="Computing mixed collections", category=UserWarning)
         warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)  # of many small tasks
-        draw = drawn.enter_context(_bar(description)) if progress and sys.stderr.isatty() else None
+        if stage is not None:
+            draw = stage.pace(pixels=pixels, description=description)
+        else:
+            draw = drawn.enter_context(one_bar(description, pixels)) if progress else None
         get = drawn.enter_context(placing(get, draw))
+        if stage is not None:
+            drawn.enter_context(dask.annotate(span=stage.span))
         order = by_optimizer(found)
         try:
             results = dask.compute(*(found[i] for i in order), traverse=False, scheduler=get)
@@ -185,6 +193,8 @@ def compute(
             what = f"{deaths} worker(s) died while running {key_split(error.task)}, most likely out of memory"
             mend = "give each worker more --memory-limit, or use fewer workers or smaller chunks"
             raise RunError(what, str(error.task), mend) from error
+    if stage is not None:
+        stage.pixels += pixels
     placed = dict(zip(order, results, strict=True))
     return tuple(repack([placed[i] for i in range(len(found))]))
 
@@ -325,30 +335,29 @@ def _bytes(memory_limit: str | int) -> int:
 class _Quiet(WorkerPlugin):
     """Keeps a worker process from logging what its own closing cuts off, and errors that are raised anyway.
 
+    It logs as JSON where this process does.
+
     Ctrl-C goes to the workers of a terminal's command, too; it is the command that ends them.
     """
 
     name = "lakescale-quiet"
 
+    def __init__(self) -> None:
+        self._as_json = is_json()
+
     def setup(self, worker: Worker) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self._as_json:
+            log_as_json(logging.WARNING)
 
         def wanted(record: logging.LogRecord) -> bool:
             closing = worker.status in (Status.closing, Status.closed)
             return not closing and not str(record.msg).startswith("Compute Failed")
 
-        for handler in logging.getLogger("distributed").handlers:
+        for handler in (*logging.getLogger("distributed").handlers, *logging.getLogger().handlers):
             handler.addFilter(wanted)
 
 
 def _hush(*, on: bool) -> None:
     for handler in logging.getLogger("distributed").handlers:
         (handler.addFilter if on else handler.removeFilter)(CLOSING)
-
-
-@contextmanager
-def _bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

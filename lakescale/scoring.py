@@ -14,6 +14,7 @@ import shapely
 
 from lakescale.schema import IMAGE, REASON, REGION_NUM, InputError
 from lakescale.score_input import fit
+from lakescale.shown import Sheet, Shown
 
 if TYPE_CHECKING:
     import dask_geopandas
@@ -31,11 +32,13 @@ MISFIT, SECOND = "area out of 50-160 %", "second fit on a matched lake"
 RULES = {"strict": (True, FP), "seed": (False, IGNORED)}
 """Whether a lake that overlaps another one is a false positive; the verdict on a second fit."""
 
+_SHOWN = 20
+"""Groups of a score that are shown."""
 _KEYS, _FIGURES = [IMAGE, REGION_NUM], ["tp", "fp", "fn", "precision", "recall", "f1"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Score:
+class Score(Shown):
     """Counts, rates, and what became of each lake."""
 
     rules: str
@@ -69,9 +72,26 @@ class Score:
         """Give the name of the rules and the six figures, ready for JSON."""
         return {name: getattr(self, name) for name in ("rules", *_FIGURES)}
 
+    def sheet(self) -> Sheet:
+        """Give a row for each group, the first 20 where there are more, and one for all."""
+        some = self.groups.head(_SHOWN) if len(self.groups) > 1 else self.groups.head(0)
+        rows = [(_name(key), *_spell(row)) for key, row in some[_FIGURES].iterrows()]
+        if len(self.groups) > _SHOWN:
+            rows.append((f"{len(self.groups) - _SHOWN} more", *[""] * len(_FIGURES)))
+        rows.append(("all", *_spell(self.to_dict())))
+        return Sheet(f"{self.rules} rules", ("", *_FIGURES), rows)
+
     def __str__(self) -> str:
         rates = f"f1 {self.f1:.3f}, precision {self.precision:.3f}, recall {self.recall:.3f}"
         return f"{self.rules} rules: {rates} ({self.tp} tp, {self.fp} fp, {self.fn} fn)"
+
+
+def _name(key: Any) -> str:
+    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def _spell(figures: Any) -> list[str]:
+    return [f"{figures[name]:.0f}" if name in _FIGURES[:3] else f"{figures[name]:.3f}" for name in _FIGURES]
 
 
 def score(

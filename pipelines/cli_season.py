@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli_tools import Debug  # noqa: TC001  (typer reads it)
+from pipelines.cli_options import (
+    Cluster,
+    Dashboard,
+    Debug,
+    DryRun,
+    LogFormat,
+    MemoryLimit,
+    PerformanceReport,
+    Workers,
+    cluster_options,
+    show,
+)
 
 if TYPE_CHECKING:
     from pipelines.season import SeasonResult
@@ -19,13 +30,15 @@ PARTIAL = 3
 def season_command(
     recipe: Annotated[Path, typer.Argument(help="YAML: scenes, out, and what `map` takes; see docs/season.md.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the season, over the recipe's.")] = None,
-    cluster: Annotated[str | None, typer.Option(help="local, threads, or a scheduler's address [local].")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers [one a core].")] = None,
-    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
-    dashboard: Annotated[str | None, typer.Option(help="Address of the dashboard [127.0.0.1:0]; none for off.")] = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    dashboard: Dashboard = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Take the season in the folder away first.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    performance_report: PerformanceReport = False,
+    dry_run: DryRun = False,
+    log_format: LogFormat = None,
     debug: Debug = False,
 ) -> None:
     """Map the lakes of many dates over one grid and track them; run again after a kill or a change, it goes on.
@@ -34,15 +47,12 @@ def season_command(
     """
     from pipelines.season_recipe import read_season_recipe
 
-    _ = debug
-    of_cluster = {"kind": cluster, "workers": workers, "memory_limit": memory_limit, "dashboard": dashboard}
-    nested = {f"cluster__{name}": value for name, value in of_cluster.items()}
-    asked = read_season_recipe(recipe, out=out, report=False if no_report else None, **nested)
+    values = locals()
+    asked = read_season_recipe(recipe, out=out, report=False if no_report else None, **cluster_options(values))
     if dry_run:
         from pipelines.season import plan_season
 
-        for name, value in plan_season(asked).items():
-            typer.echo(f"{name}: {value}")
+        show(plan_season(asked))
         return
     from pipelines.season import map_season
 

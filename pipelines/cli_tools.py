@@ -1,14 +1,14 @@
-"""Commands beside the main job: ``model``, ``score``, ``report``, ``cluster``. Heavy imports wait for their use."""
+"""Commands beside the main job: ``model``, ``score``, ``report``, ``cluster``, ``demo``. Heavy imports wait."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")]
+from pipelines.cli_options import Debug, DryRun, LogFormat, MemoryLimit, Workers, show
 
 model_app = typer.Typer(help="Look into a model's checkpoint, or convert someone else's.", no_args_is_help=True)
 
@@ -21,7 +21,6 @@ def model_info(
     """Say what a checkpoint is: network, bands, values, window, threshold, training, hash."""
     from lakescale.models import describe_checkpoint
 
-    _ = debug
     told = describe_checkpoint(checkpoint)
     about = told.spec.to_dict() | {"output_stride": told.output_stride, "weights": told.n_weights}
     for name, value in (about | {"bytes": told.n_bytes, "hash": told.hash}).items():
@@ -38,7 +37,6 @@ def model_convert(
     """Write a checkpoint of lakescale from weights that others trained; no code in them is run."""
     from lakescale.models import convert_checkpoint
 
-    _ = debug
     told = convert_checkpoint(source, target, overwrite=overwrite)
     typer.echo(f"written: {target}, hash {told}")
 
@@ -64,8 +62,9 @@ def score_command(
     threshold: Annotated[float, typer.Option(help="Probability above which a pixel is lake.")] = 0.5,
     report: Annotated[bool, typer.Option("--report", help="Draw score.png beside the figures.")] = False,
     cluster: Annotated[str, typer.Option(help="For pixels: local, threads, or a scheduler's address.")] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers [one a core].")] = None,
-    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    log_format: LogFormat = None,
     debug: Debug = False,
 ) -> None:
     """Score lakes against a reference by the Cup's rules: true and false positives, what was missed, and why."""
@@ -98,7 +97,6 @@ def report_command(
     from lakescale.storage import size_of
     from pipelines.report import write_report
 
-    _ = debug
     written = write_report(run, out)
     typer.echo(f"written: {written}, {(size_of(written) or 0) / 1e6:.1f} MB")
 
@@ -106,7 +104,7 @@ def report_command(
 def cluster_command(
     workers: Annotated[int | None, typer.Option(help="CPU workers, one thread each [a core each].")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs, one worker each [all there are]; 0 for none.")] = None,
-    memory_limit: Annotated[str | None, typer.Option(help="Memory of one worker, such as 4GiB.")] = None,
+    memory_limit: MemoryLimit = None,
     dashboard: Annotated[str, typer.Option(help="Address of the dashboard; none for off.")] = "127.0.0.1:0",
     host: Annotated[str, typer.Option(help="Address to listen on: whoever reaches it may run code.")] = "127.0.0.1",
     scheduler_file: Annotated[Path | None, typer.Option(help="Write the scheduler's address here, as JSON.")] = None,
@@ -115,7 +113,6 @@ def cluster_command(
     """Start a cluster on this machine, one worker for each GPU beside those for CPUs, and keep it until Ctrl-C."""
     from pipelines.start_cluster import plan_cluster, start_cluster
 
-    _ = debug
     start_cluster(
         plan_cluster(workers, gpus),
         memory_limit=memory_limit,
@@ -124,3 +121,26 @@ def cluster_command(
         scheduler_file=scheduler_file,
         tell=typer.echo,
     )
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for the scenes, the runs and the scores.")],
+    size: Annotated[int, typer.Option(min=256, help="Side of the region, pixels of 10 m.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Another region for every number.")] = 1,
+    cluster: Annotated[str, typer.Option(help="local, threads, or a scheduler's address.")] = "local",
+    workers: Workers = None,
+    memory_limit: MemoryLimit = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo in the folder.")] = False,
+    dry_run: DryRun = False,
+    log_format: LogFormat = None,
+    debug: Debug = False,
+) -> None:
+    """Make up two dates of an ice sheet, map them from files, and score the lakes against the truth."""
+    from pipelines.demo import describe_plan, run_demo
+
+    if dry_run:
+        show(describe_plan(out, size=size, seed=seed))
+        return
+    options: dict[str, Any] = {"cluster": cluster, "workers": workers, "memory_limit": memory_limit}
+    for line in run_demo(out, size=size, seed=seed, overwrite=overwrite, **options):
+        typer.echo(line)

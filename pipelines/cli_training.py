@@ -9,19 +9,18 @@ from typing import Annotated
 import typer
 
 from lakescale.schema import InputError
-from pipelines.cli_tools import Debug  # noqa: TC001  (typer reads it)
+from pipelines.cli_options import Debug, LogFormat
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe of a training, YAML.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run [the recipe's out].")]
 
 
-def samples_command(recipe: Recipe, out: Out = None, debug: Debug = False) -> None:
+def samples_command(recipe: Recipe, out: Out = None, log_format: LogFormat = None, debug: Debug = False) -> None:
     """Find the windows that a training would learn from, and count them by image and kind; nothing is trained."""
     from pipelines.train_recipe import read_train_recipe
     from training.samples import count_kinds
     from training.train import prepare
 
-    _ = debug
     asked = read_train_recipe(recipe, out=out)
     _, sides = prepare(asked)
     for side, rows in sides.items():
@@ -35,6 +34,7 @@ def train_command(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe of a training, YAML [that of the run resumed].")] = None,
     out: Out = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a training that was stopped: go on with it.")] = None,
+    log_format: LogFormat = None,
     debug: Debug = False,
 ) -> None:
     """Train a model by a recipe, choose its threshold, and write its checkpoint."""
@@ -42,7 +42,6 @@ def train_command(
     from pipelines.train_recipe import read_train_recipe
     from training.train import RECIPE, train
 
-    _ = debug
     if recipe is None and resume is None:
         raise InputError("no recipe is given", "RECIPE", "give a file, or --resume RUN")
     if resume is not None and not (resume / RECIPE).is_file():

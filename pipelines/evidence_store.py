@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lakescale.grid import Grid
+    from lakescale.stages import Journal
     from lakescale.storage import Location
     from pipelines.recipe import MapRecipe
     from pipelines.run_models import RunModel
@@ -97,7 +98,14 @@ class EvidenceStore:
     """
 
     def __init__(
-        self, folder: Location, planned: Layers, grid: Grid, *, reuse: bool, adopt: bool = False, progress: bool = False
+        self,
+        folder: Location,
+        planned: Layers,
+        grid: Grid,
+        journal: Journal,
+        *,
+        reuse: bool,
+        adopt: bool = False,
     ) -> None:
         """Look for what is there.
 
@@ -107,18 +115,16 @@ class EvidenceStore:
             Of the run.
         planned
             The lazy rasters of all layers, none of them read back: they tell whether what is there is the same.
-        grid
-            Of the run.
+        grid, journal
+            Of the run; each layer is a stage of its own.
         reuse
             Whether the layers of a finished run may serve again.
         adopt
             Whether they may also where only some of them are the same.
-        progress
-            Whether to show a progress bar for each layer.
         """
         self._requests = {name: tokenize(raster.data, __version__) for name, raster in planned.items()}
         self._chunks = next(iter(planned.values())).chunks
-        self._progress, self.chunks_written = progress, 0
+        self._journal, self.chunks_written = journal, 0
         finished = folder / EVIDENCE
         self._is_finished = reuse and self._holds_all(finished, grid)
         self.path = finished if self._is_finished else finished.with_name(partial_name(EVIDENCE))
@@ -129,13 +135,20 @@ class EvidenceStore:
 
     def keep(self, name: str, raster: xr.DataArray) -> xr.DataArray:
         """Write what is not there yet of a layer, and read it back (lazy)."""
-        if not self._is_finished:
-            self._drop_another(name, raster)
-            raster = raster.assign_attrs({_REQUEST: self._requests[name]})
-            side = max(max(axis) for axis in self._chunks or ((1,),))
-            self.chunks_written += write_layer(raster, self.path, name, chunks=side, progress=self._progress)
+        if self._is_finished:
+            self._journal.keep(name)
+        else:
+            with self._journal.stage(name) as stage:
+                stage.counts["chunks_written"] = written = self._write(name, raster)
+            self.chunks_written += written
         read = open_layer(self.path, name)
         return read.chunk(dict(zip((Y, X), self._chunks, strict=True))) if self._chunks else read
+
+    def _write(self, name: str, raster: xr.DataArray) -> int:
+        self._drop_another(name, raster)
+        raster = raster.assign_attrs({_REQUEST: self._requests[name]})
+        side = max(max(axis) for axis in self._chunks or ((1,),))
+        return write_layer(raster, self.path, name, chunks=side)
 
     def drop_if_empty(self) -> None:
         """Take it away where not one chunk was finished: there is nothing to go on from."""

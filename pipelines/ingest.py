@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dask
 import xarray as xr
 
-from lakescale.cluster import open_cluster
+from lakescale.cluster import describe
 from lakescale.cog import export_cog
 from lakescale.cube import layout_of, open_cube, read_dates, write_cube
 from lakescale.dem import open_dem
@@ -20,9 +20,13 @@ from lakescale.scene.mixed import TELL_CLOUD, open_parts
 from lakescale.scene.names import parse_day
 from lakescale.scene.on_grid import choose_resampling, overlap
 from lakescale.scene.opening import find_assets
-from lakescale.schema import BAND, DEM, TIME, InputError
+from lakescale.schema import BAND, DEM, TIME, InputError, without_secrets
+from lakescale.stages import Journal
 from lakescale.storage import changed_ns
 from lakescale.store import is_store, write_layer
+from pipelines.inputs import describe_inputs
+from pipelines.run_cluster import DaskReport, open_run_cluster
+from pipelines.run_folder import DASK_REPORT, describe_software, ingest_manifest, publish
 from pipelines.sources import find_grid
 
 if TYPE_CHECKING:
@@ -76,25 +80,38 @@ def ingest(recipe: IngestRecipe, *, overwrite: bool = False, progress: bool = Fa
     RunError
         When a worker dies, or the disk takes no more.
     """
+    journal, report = Journal(progress=progress), DaskReport()
     side = _side_of_chunks(recipe)
     notes = _note_dates(recipe.scene)
     for note in notes:
         log.warning("%s", note)
-    scenes = open_dates(recipe.scene.model_copy(update={"chunks": side}))
-    asks_grid = not is_store(recipe.out) or recipe.grid.model_dump(exclude_none=True)
-    grid = find_grid(recipe.grid, scenes[0], str(recipe.out)) if asks_grid else None
-    terrain = _open_terrain(recipe, side, Grid.of(scenes[0]))
-    with open_cluster(**recipe.cluster.model_dump(exclude_none=True)) as client:
-        start = time.perf_counter()
-        options: dict[str, Any] = {"overwrite": overwrite, "client": client, "progress": progress}
-        done = write_cube(scenes, recipe.out, grid=grid, chunks=side, **options)
-        seconds = time.perf_counter() - start
-        cogs = _write_cogs(recipe, done) if recipe.cog else ()
-        dem, dem_chunks = (None, 0) if terrain is None else _write_terrain(recipe, terrain, **options)
-    rate = done.pixel_bytes / 1e6 / seconds
-    numbers = done.chunks_written, done.chunks_skipped, seconds, rate
+    with journal.stage("open"):
+        scenes = open_dates(recipe.scene.model_copy(update={"chunks": side}))
+        asks_grid = not is_store(recipe.out) or recipe.grid.model_dump(exclude_none=True)
+        grid = find_grid(recipe.grid, scenes[0], str(recipe.out)) if asks_grid else None
+        terrain = _open_terrain(recipe, side, Grid.of(scenes[0]))
+    facts: dict[str, Any] = {"notes": list(notes)}
+    try:
+        with open_run_cluster(recipe.cluster, journal, report) as client:
+            facts["cluster"] = describe(client)
+            options: dict[str, Any] = {"overwrite": overwrite, "client": client}
+            with journal.stage("cube") as stage:
+                done = write_cube(scenes, recipe.out, grid=grid, chunks=side, **options)
+                stage.counts["chunks_written"] = done.chunks_written
+            cogs, dem, dem_chunks = _write_beside(recipe, done, terrain, journal, **options)
+    except BaseException as error:
+        if is_store(recipe.out):
+            _tell(recipe, journal, **facts, state="failed", error=without_secrets(str(error)) or type(error).__name__)
+        raise
+    finally:
+        report.write(recipe.out.with_name(f"{recipe.out.stem}.{DASK_REPORT}"))
+    numbers = done.chunks_written, done.chunks_skipped
+    facts |= {"dates": done.dates, "chunks_written": numbers[0], "chunks_skipped": numbers[1]}
+    if done.chunks_written or cogs or dem_chunks or not _is_finished(recipe):
+        _tell(recipe, journal, **facts, state="finished")
+    rate = done.pixel_bytes / 1e6 / stage.seconds
     return IngestResult(
-        recipe.out, done.dates, *numbers, cogs=cogs, dem=dem, dem_chunks_written=dem_chunks, notes=notes
+        recipe.out, done.dates, *numbers, stage.seconds, rate, cogs, dem, dem_chunks_written=dem_chunks, notes=notes
     )
 
 
@@ -217,6 +234,37 @@ def _open_terrain(recipe: IngestRecipe, side: int, grid: Grid) -> xr.DataArray |
             "the DEM misses the scenes", str(terrain.attrs.get("source", source)), "give one that covers them"
         )
     return terrain
+
+
+def _write_beside(
+    recipe: IngestRecipe, done: Written, terrain: xr.DataArray | None, journal: Journal, **options: Any
+) -> tuple[tuple[Location, ...], Location | None, int]:
+    """Write what is asked for beside the cube; the GeoTIFFs, the elevations' store, and the chunks written to it."""
+    cogs: tuple[Location, ...] = ()
+    if recipe.cog:
+        with journal.stage("cogs"):
+            cogs = _write_cogs(recipe, done)
+    if terrain is None:
+        return cogs, None, 0
+    with journal.stage(DEM) as stage:
+        dem, count = _write_terrain(recipe, terrain, **options)
+        stage.counts["chunks_written"] = count
+    return cogs, dem, count
+
+
+def _is_finished(recipe: IngestRecipe) -> bool:
+    """Tell whether the ingest before this one told that it was finished."""
+    try:
+        return bool(json.loads(ingest_manifest(recipe.out).read_text())["state"] == "finished")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _tell(recipe: IngestRecipe, journal: Journal, **facts: Any) -> None:
+    sources = {"scene": recipe.scene.source, "dem": recipe.dem.source if recipe.dem else ()}
+    about = {"recipe": recipe.model_dump(mode="json"), "inputs": describe_inputs(sources)}
+    told = {**describe_software(), **facts, **about, **journal.facts()}
+    publish(ingest_manifest(recipe.out), lambda file: file.write_text(json.dumps(told, indent=2, default=str) + "\n"))
 
 
 def _write_terrain(recipe: IngestRecipe, terrain: xr.DataArray, **options: Any) -> tuple[Location, int]:

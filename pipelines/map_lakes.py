@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from lakescale.cluster import describe, open_cluster
+from lakescale.cluster import describe
 from lakescale.evidence.ice import keep_largest, require_ice
 from lakescale.fusion import admit, covered_share, require_sinks, seen_share, sink_share
 from lakescale.report import draw_image, draw_quicklook, overview_step
@@ -28,46 +27,40 @@ from lakescale.schema import (
     SEEN_SHARE,
     SINK,
 )
+from lakescale.stages import Journal
 from pipelines.cup import open_cup
 from pipelines.evidence_store import EvidenceStore, PlannedStore, lay_evidence
 from pipelines.fuse_lakes import EVIDENCE, fuse_candidates, open_fusion
+from pipelines.inputs import describe_inputs, inputs_of
+from pipelines.map_result import MapResult
 from pipelines.products import CANDIDATES, IMAGE, NO_DEM, NOT_SEEN, compute_products, lazy_products
 from pipelines.report import try_report
-from pipelines.run_folder import CANDIDATES_FILE, LAKES_FILE, NOT_SEEN_FILE, OVERVIEW_FILE, RunFolder, candidates_of
+from pipelines.run_cluster import DaskReport, open_run_cluster
+from pipelines.run_folder import (
+    CANDIDATES_FILE,
+    DASK_REPORT,
+    LAKES_FILE,
+    NOT_SEEN_FILE,
+    OVERVIEW_FILE,
+    RunFolder,
+    candidates_of,
+)
 from pipelines.run_models import RunModel, find_gate, open_models
 from pipelines.sources import Sources, find_evidence, open_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import xarray as xr
     from distributed import Client
 
     from lakescale.rules import PolygonRules
-    from lakescale.storage import Location
     from pipelines.cup import CupRequest
     from pipelines.fuse_lakes import Fusion
     from pipelines.recipe import MapRecipe
 
 _LARGE_ENOUGH_TO_DRAW = 0.2  # of the least lake: smaller specks would hide the picture
-
-
-@dataclass
-class MapResult:
-    """What a run found, and where it lies."""
-
-    out: Location
-    lakes: gpd.GeoDataFrame
-    candidates: gpd.GeoDataFrame
-    """Every candidate, lakes included, with its ``reason``."""
-    notes: list[str]
-    """What was missing or left out, once each."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    of_models: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
-    """Every candidate of each model by itself, judged alike; the lakes come from the first one's or from none, or are
-    fused from all (then the candidates of the water index are among them)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,7 @@ def map_lakes(
     overwrite
         Whether another run in the same folder may be replaced.
     progress
-        Whether to show a progress bar on stderr.
+        Whether to show a bar for each stage on stderr; within a season's the season decides.
     prepared
         Sources and cluster of a season, in place of those of the recipe; what was not seen is then written, too.
 
@@ -106,42 +99,41 @@ def map_lakes(
     RunError
         When a worker dies or a file cannot be written.
     """
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "open"):
+    journal = Journal(progress=progress)
+    with journal.stage("open"):
         run = _Run.open(recipe, prepared)
         planned = run.lay_evidence()
     folder = RunFolder.check(run.recipe, overwrite=overwrite)
-    store = None
+    store, report = None, DaskReport()
     try:
-        with _cluster_of(recipe, prepared) as client:
+        with _cluster_of(recipe, prepared, journal, report) as client:
             cluster, layers = describe(client), planned
             if recipe.write_evidence:
-                with _timed(seconds, "evidence"):
-                    folder.announce()
-                    reuse = not (overwrite and folder.is_same)
-                    own = {name: raster for name, raster in planned.items() if name not in run.stored}
-                    how = {"reuse": reuse, "adopt": prepared is not None, "progress": progress}
-                    store = EvidenceStore(recipe.out, own, run.sources.grid, **how)
-                    layers = run.lay_evidence(store.keep)
-            with _timed(seconds, "compute"):
-                products = compute_products(run.lazy_products(layers), run.sources, run.recipe, progress=progress)
-            with _timed(seconds, "lakes"):
+                folder.announce()
+                store = run.open_store(planned, journal, reuse=not (overwrite and folder.is_same))
+                layers = run.lay_evidence(store.keep)
+            with journal.stage(CANDIDATES):
+                products = compute_products(run.lazy_products(layers), run.sources, run.recipe)
+            with journal.stage("lakes"):
                 of_models = judge_models(products, run)
                 candidates, kept = choose_lakes(products, of_models, layers, run)
                 lakes = name_lakes(kept, products, run)
             run.sources.notes += _say_what_was_seen(products) + _say_what_models_did(products, of_models, run.models)
-        with _timed(seconds, "write"):
+        with journal.stage("write"):
             folder.claim(None if store is None else store.path)
             write_products(folder, lakes, candidates, of_models, products, run)
-        folder.finish(**_facts(run, lakes, candidates, products, store), seconds=seconds, cluster=cluster)
+            report.write(recipe.out / DASK_REPORT)
+        folder.finish(**_facts(run, lakes, candidates, products, store), cluster=cluster, **journal.facts())
     except BaseException as error:
         if store is not None and not folder.claimed:
             store.drop_if_empty()
-        folder.fail(error)
+        if folder.fail(error, **journal.facts()):
+            report.write(recipe.out / DASK_REPORT)
         raise
     if recipe.report and prepared is None:
         run.sources.notes += try_report(recipe.out)
-    return MapResult(recipe.out, lakes, candidates, run.sources.notes, seconds, of_models)
+    stages = journal.facts()["stages"]
+    return MapResult(recipe.out, lakes, candidates, run.sources.notes, stages, of_models)
 
 
 def plan(recipe: MapRecipe, prepared: Prepared | None = None) -> dict[str, Any]:
@@ -206,6 +198,11 @@ class _Run:
             return raster if keep is None or name in self.stored else keep(name, raster)
 
         return lay_evidence(self.sources, self.masks, self.models, self.recipe, kept)
+
+    def open_store(self, planned: dict[str, xr.DataArray], journal: Journal, *, reuse: bool) -> EvidenceStore:
+        own = {name: raster for name, raster in planned.items() if name not in self.stored}
+        how = {"reuse": reuse, "adopt": self.prepared is not None}
+        return EvidenceStore(self.recipe.out, own, self.sources.grid, journal, **how)
 
     def lazy_products(self, layers: dict[str, xr.DataArray]) -> dict[str, Any]:
         return lazy_products(layers, self.masks, self.sources, self.models, self.recipe)
@@ -334,10 +331,16 @@ def _write_geopackage(path: Path, lakes: gpd.GeoDataFrame, dropped: gpd.GeoDataF
         frame.to_file(path, layer=layer, driver="GPKG", geometry_type="MultiPolygon", promote_to_multi=True)
 
 
-def _cluster_of(recipe: MapRecipe, prepared: Prepared | None) -> AbstractContextManager[Client]:
-    if prepared is not None:
-        return nullcontext(prepared.client)
-    return open_cluster(**recipe.cluster.model_dump(exclude_none=True))
+@contextmanager
+def _cluster_of(
+    recipe: MapRecipe, prepared: Prepared | None, journal: Journal, report: DaskReport
+) -> Iterator[Client | None]:
+    if prepared is None:
+        with open_run_cluster(recipe.cluster, journal, report) as client:
+            yield client
+    else:
+        journal.connect(prepared.client)
+        yield prepared.client
 
 
 def _facts(
@@ -352,6 +355,7 @@ def _facts(
     facts = {
         "date": run.day,
         "fingerprint": scene.data.name,
+        "inputs": describe_inputs(inputs_of(run.recipe)),
         "scene": {str(k): v for k, v in scene.attrs.items()},
         "grid": {"crs": grid.crs.to_string(), "shape": grid.shape, "bounds": grid.bounds_xyxy},
         "overview_step": overview_step(grid.shape),
@@ -367,10 +371,3 @@ def _facts(
     if run.prepared is not None:
         facts |= run.prepared.facts
     return facts if store is None else facts | {"evidence": store.facts()}
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = round(time.perf_counter() - start, 3)

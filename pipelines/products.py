@@ -71,7 +71,7 @@ def lazy_products(
     return lazy | {f"windows_{model.name}": model.count(seen, find_gate(layers)) for model in models}
 
 
-def compute_products(lazy: dict[str, Any], sources: Sources, recipe: MapRecipe, *, progress: bool) -> dict[str, Any]:
+def compute_products(lazy: dict[str, Any], sources: Sources, recipe: MapRecipe) -> dict[str, Any]:
     """Compute everything that comes from pixels, in one graph.
 
     Returns
@@ -80,7 +80,8 @@ def compute_products(lazy: dict[str, Any], sources: Sources, recipe: MapRecipe, 
         Candidates as frames, the image as an array, windows as a Dataset, other outlines as arrays of polygons; and
         ``not_seen_share`` and ``no_dem_share``, 0..1 of the grid.
     """
-    found = compute(*lazy.values(), progress=progress, description="pixels to candidates")
+    pixels = sources.scene[0].size
+    found = compute(*lazy.values(), pixels=pixels)
     products: dict[str, Any] = {
         name: _in_order(one) if hasattr(one, "geometry") and not name.startswith(CANDIDATES) else one
         for name, one in zip(lazy, found, strict=True)

@@ -127,6 +127,13 @@ class ClusterRecipe(Strict):
     workers: Annotated[int, Field(ge=1)] | None = None
     memory_limit: str | None = None
     dashboard: str | None = None
+    performance_report: bool = False
+    """Whether Dask's report of all tasks is written, ``dask-report.html``."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of `lakescale.cluster.open_cluster`."""
+        return self.model_dump(exclude={"performance_report"}, exclude_none=True)
 
 
 class MapRecipe(Strict):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import platform
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from lakescale import __version__
 from lakescale.schema import InputError, LakescaleError, RunError, without_secrets
@@ -25,6 +28,8 @@ MANIFEST, RECIPE, EVIDENCE = "manifest.json", "recipe.yaml", "evidence.zarr"
 LAKES_FILE, CANDIDATES_FILE = "lakes.parquet", "candidates.parquet"
 OVERVIEW_FILE, REPORT_FILE = "overview.webp", "report.html"
 """The image by itself; the page that shows it all."""
+DASK_REPORT = "dask-report.html"
+"""Dask's report of all tasks, where it is asked for."""
 DATES, QUARANTINE = "dates", "quarantine.json"
 """Of a season: a run for each date, the scenes that are left out."""
 _PARTIAL = ".partial"
@@ -34,7 +39,7 @@ OF_SEASON = ("depths.parquet", "covers.parquet")
 """What a season adds to the run of a date: what its lakes hold, and what the ground of lakes shows."""
 _PRODUCTS = (
     REPORT_FILE, NOT_SEEN_FILE, *OF_SEASON, LAKES_FILE, CANDIDATES_FILE, "candidates_index.parquet", "lakes.gpkg",
-    "lake_polygons_test.gpkg", "quicklook.png", OVERVIEW_FILE,
+    "lake_polygons_test.gpkg", "quicklook.png", OVERVIEW_FILE, DASK_REPORT,
 )  # fmt: skip
 _FINISHED, _FAILED = "finished", "failed"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -48,7 +53,7 @@ class RunFolder:
     def __init__(self, recipe: MapRecipe) -> None:
         self.path = recipe.out
         self.recipe = recipe
-        self.manifest: dict[str, Any] = {"state": "running", "versions": _versions(), "recipe": recipe.answer}
+        self.manifest: dict[str, Any] = {"state": "running", **describe_software(), "recipe": recipe.answer}
         self.earlier = _read_manifest(recipe.out / MANIFEST)
         self.announced = self.claimed = False
 
@@ -126,19 +131,26 @@ class RunFolder:
         self.manifest |= {**facts, "state": _FINISHED}
         self._write_manifest()
 
-    def fail(self, error: BaseException) -> None:
-        """Write down that the run failed, as far as the disk allows; a finished run of before stays finished."""
+    def fail(self, error: BaseException, **facts: Any) -> bool:
+        """Write down that the run failed, as far as the disk allows; a finished run of before stays finished.
+
+        Returns
+        -------
+        bool
+            Whether the folder is this run's now.
+        """
         if not self.claimed and isinstance(error, InputError) and self.earlier is None:
             self._withdraw()
-            return
+            return False
         if not (self.claimed or self.announced) and (isinstance(error, InputError) or self.earlier is not None):
-            return
-        self.manifest |= {"state": _FAILED, "error": without_secrets(str(error)) or type(error).__name__}
+            return False
+        self.manifest |= {**facts, "state": _FAILED, "error": without_secrets(str(error)) or type(error).__name__}
         try:
             self._write_manifest()
         except LakescaleError:
             with suppress(LakescaleError):
                 (self.path / MANIFEST).unlink(missing_ok=True)  # better no manifest than one that says it runs
+        return True
 
     def _withdraw(self) -> None:
         """Leave a folder that held no run to any recipe."""
@@ -207,6 +219,11 @@ def writing(target: Location) -> Iterator[None]:
         raise RunError(f"cannot write: {problem}", str(target), "make room on the disk, or give another --out")
 
 
+def ingest_manifest(store: Any) -> Any:
+    """Name the file that tells how a cube was written, by the last ingest that wrote to it."""
+    return store.with_name(f"{store.stem}.ingest.json")
+
+
 def candidates_of(model: str) -> str:
     """Name the file of a model's candidates."""
     return f"candidates_{model}.parquet"
@@ -234,9 +251,13 @@ def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [key for key in keys if json.dumps(earlier.get(key)) != json.dumps(now.get(key))]
 
 
-def _versions() -> dict[str, str]:
-    return {
+def describe_software() -> dict[str, Any]:
+    """Tell versions and machine, as a manifest does."""
+    versions = {
         "lakescale": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
     }
+    memory = psutil.virtual_memory().total
+    machine = {"system": platform.platform(), "cpus": os.cpu_count(), "memory_gb": round(memory / 1e9, 1)}
+    return {"versions": versions, "machine": machine}

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dask
 
-from lakescale.cluster import describe, open_cluster
+from lakescale.cluster import describe
 from lakescale.placement import unfused
+from lakescale.stages import Journal, Stage
 from pipelines.report import try_report
+from pipelines.run_cluster import DaskReport, open_run_cluster
+from pipelines.run_folder import DASK_REPORT
 from pipelines.run_models import open_models
 from pipelines.season_dates import DateMapper, MappedDate, bytes_of
 from pipelines.season_finish import finish_season, require_dates
 from pipelines.season_folder import SINKS, LeftOut, SeasonFolder, sole_run
 from pipelines.season_ground import find_season_grid, lay_ground
-from pipelines.season_plan import TaskCounter, describe_plan, predict
+from pipelines.season_plan import describe_plan, predict
 from pipelines.season_scenes import list_scenes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pipelines.season_ground import Ground
@@ -73,7 +77,7 @@ def map_season(recipe: SeasonRecipe, *, overwrite: bool = False, progress: bool 
     RunError
         When the cluster is lost, the disk takes no more, or another run works in the folder.
     """
-    start = time.perf_counter()
+    journal, report = Journal(progress=progress), DaskReport()
     scenes = list_scenes(recipe)
     recipe = recipe.model_copy(update={"models": open_models(recipe)[0].models})
     folder = SeasonFolder(recipe)
@@ -83,13 +87,16 @@ def map_season(recipe: SeasonRecipe, *, overwrite: bool = False, progress: bool 
         if overwrite:
             folder.clear()
         try:
-            ground = open_ground(recipe, scenes, folder)
-            predicted = predict(ground, scenes, folder)
+            with journal.stage("open"):
+                ground = open_ground(recipe, scenes, folder)
+                predicted = predict(ground, scenes, folder)
             folder.announce(ground.grid, dates=list(scenes), predicted=predicted)
-            result = _run(ground, scenes, folder, predicted, start=start, progress=progress)
+            result = _run(ground, scenes, folder, predicted, journal, report)
         except BaseException as error:
-            folder.fail(error)
+            folder.fail(error, journal)
             raise
+        finally:
+            report.write(recipe.out / DASK_REPORT)
         notes = try_report(recipe.out) if recipe.report else []
     return replace(result, notes=tuple(notes))
 
@@ -106,38 +113,52 @@ def _run(
     scenes: dict[str, list[SeasonScene]],
     folder: SeasonFolder,
     predicted: dict[str, float],
-    *,
-    start: float,
-    progress: bool,
+    journal: Journal,
+    report: DaskReport,
 ) -> SeasonResult:
-    with open_cluster(**planned.recipe.cluster.model_dump(exclude_none=True)) as client, TaskCounter(client) as tasks:
+    with open_run_cluster(planned.recipe.cluster, journal, report) as client:
         cluster = describe(client)
-        mapper = DateMapper.start(folder, planned, client, progress=progress)
-        dates = [one for one in _map_all(mapper, scenes) if one is not None]
-        require_dates(dates, folder)
-        catalogue = finish_season(folder, mapper.ground, dates, client)
+        with journal.stage("sinks"):
+            mapper = DateMapper.start(folder, planned, client)
+        with journal.stage("dates") as stage:
+            dates = map_dates(mapper, scenes, stage)
+            require_dates(dates, folder)
+        catalogue = finish_season(folder, mapper.ground, dates, client, journal)
     sinks = mapper.ground.chunks_written
     measured = {
-        "tasks": tasks.count,
-        "seconds": round(time.perf_counter() - start, 1),
+        "tasks": journal.total("tasks"),
+        "seconds": round(journal.seconds, 1),
         "bytes": sum(one.bytes_written for one in dates) + bytes_of(folder.path / SINKS, sinks),
     }
     told = {"mapped": [one.day for one in dates if not one.is_kept], "measured": measured, "catalogue": catalogue}
-    folder.finish(scenes, **told, cluster=cluster)
+    folder.finish(scenes, journal, **told, cluster=cluster)
     left_out = tuple(folder.left_out)
     return SeasonResult(folder.path, tuple(dates), left_out, catalogue, sinks, predicted, measured)
 
 
-def _map_all(mapper: DateMapper, scenes: dict[str, list[SeasonScene]]) -> list[MappedDate | None]:
-    """Map the dates, as many at a time as the recipe asks for; where one cannot be mapped no other begins."""
-    at_once = mapper.planned.recipe.dates_at_once
-    if at_once == 1:
-        return [mapper.map_date(listed) for listed in scenes.values()]
+def map_dates(mapper: DateMapper, scenes: dict[str, list[SeasonScene]], stage: Stage) -> list[MappedDate]:
+    """Map the dates, as many at a time as the recipe asks for; those without a scene that can be used are left out."""
+    at_once, draw, dates = mapper.planned.recipe.dates_at_once, stage.pace("dates"), []
+    mapped = map(mapper.map_date, scenes.values()) if at_once == 1 else _side_by_side(mapper, scenes, at_once)
+    for number in range(len(scenes)):
+        if draw:
+            draw(number, len(scenes))
+        dates.append(next(mapped))
+    if draw:
+        draw(len(scenes), len(scenes))
+    return [one for one in dates if one is not None]
+
+
+def _side_by_side(
+    mapper: DateMapper, scenes: dict[str, list[SeasonScene]], at_once: int
+) -> Iterator[MappedDate | None]:
+    """Map several dates at a time, and give them in order; where one cannot be mapped no other begins."""
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="date")
     try:
         # what is set and restored by several threads must be the same before and after
         with dask.config.set({"array.rechunk.method": "tasks", "array_optimize": unfused}):
-            return list(pool.map(mapper.map_date, scenes.values()))
+            asked = [pool.submit(copy_context().run, mapper.map_date, listed) for listed in scenes.values()]
+            yield from (one.result() for one in asked)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

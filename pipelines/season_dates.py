@@ -74,20 +74,19 @@ class DateMapper:
     """As it was before its sinks were written."""
     ground: Ground
     client: Client
-    progress: bool = False
     _mended: set[str] = field(default_factory=set)
     _alone: Any = field(default_factory=threading.RLock)
     """Held while what all dates share is changed."""
 
     @classmethod
-    def start(cls, folder: SeasonFolder, planned: Ground, client: Client, *, progress: bool = False) -> DateMapper:
+    def start(cls, folder: SeasonFolder, planned: Ground, client: Client) -> DateMapper:
         """Write the season's sinks, and be ready for its dates."""
         try:
-            ground = write_sinks(planned, folder.path / SINKS, progress=progress)
+            ground = write_sinks(planned, folder.path / SINKS)
         except Exception as error:
             require_cluster(client, error)
             raise
-        return cls(folder, planned, ground, client, progress and planned.recipe.dates_at_once == 1)
+        return cls(folder, planned, ground, client)
 
     def map_date(self, scenes: list[SeasonScene]) -> MappedDate | None:
         """Map a date of the scenes that can be used; None where there are none.
@@ -134,7 +133,7 @@ class DateMapper:
         facts = {FACTS: {"fingerprint": fingerprint, "scenes": [scene.name for scene in scenes]}}
         prepared = prepare_date(self.ground, scenes, self.client, facts)
         again = _take_over(recipe).is_same
-        result = map_lakes(recipe, overwrite=not again, progress=self.progress, prepared=prepared)
+        result = map_lakes(recipe, overwrite=not again, prepared=prepared)
         written, seconds = read_manifest(out)["evidence"]["chunks_written"], time.perf_counter() - start
         _LOG.info("%s: %d lakes, %d chunks of evidence written, %.1f s", day, len(result.lakes), written, seconds)
         sizes = written, bytes_of(out / EVIDENCE, written), seconds
@@ -166,7 +165,7 @@ class DateMapper:
         self._mended.add(item)
         _LOG.warning("a damaged chunk is computed again: %s", item)
         if f"/{SINKS}/" in item:
-            self.ground = write_sinks(self.planned, self.folder.path / SINKS, progress=self.progress)
+            self.ground = write_sinks(self.planned, self.folder.path / SINKS)
         return True
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from lakescale.series import Tracks
+    from lakescale.stages import Journal
     from pipelines.season_dates import MappedDate
     from pipelines.season_folder import SeasonFolder
     from pipelines.season_ground import Ground
@@ -40,7 +41,9 @@ TABLES = {
 """Files of a season and what of `lakescale.series.Tracks` they hold."""
 
 
-def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDate], client: Client) -> dict[str, Any]:
+def finish_season(
+    folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDate], client: Client, journal: Journal
+) -> dict[str, Any]:
     """Track the lakes of all dates and write the catalogue, unless it is there and of the same.
 
     Lakes are tracked twice: first by themselves, which tells the ground of each track; then with the ice and snow that
@@ -57,6 +60,8 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
         All that were mapped, at least one, in the order of time.
     client
         Of the cluster on which lids are looked for.
+    journal
+        Of the season; tracks, lids and catalogue are stages.
 
     Returns
     -------
@@ -79,19 +84,23 @@ def finish_season(folder: SeasonFolder, ground: Ground, dates: Sequence[MappedDa
     told = folder.read_json(CATALOGUE)
     is_there = has_products(folder) and all((folder.path / name).exists() for name in TABLES)
     if told.get("fingerprint") == token and is_there:
+        journal.keep("catalogue")
         return told | {"is_kept": True}
     (folder.path / CATALOGUE).unlink(missing_ok=True)
-    not_seen = {one.day: read_table(one.folder / NOT_SEEN_FILE).geometry for one in dates}
-    lakes, notes = gather_lakes(dates, ground)
-    tracks = track_dates(lakes, not_seen, ground, dates=spans)
+    with journal.stage("tracks"):
+        not_seen = {one.day: read_table(one.folder / NOT_SEEN_FILE).geometry for one in dates}
+        lakes, notes = gather_lakes(dates, ground)
+        tracks = track_dates(lakes, not_seen, ground, dates=spans)
     if recipe.lids:
-        covers = find_covers(dates, lakes, tracks.basins, ground, client)
-        beside: dict[str, Any] = {"dates": spans, "lids": covers.lids, "snow": covers.snow}
-        tracks = track_dates(covers.lakes, not_seen, ground, **beside)
-        notes += covers.notes
+        with journal.stage("lids"):
+            covers = find_covers(dates, lakes, tracks.basins, ground, client)
+            beside: dict[str, Any] = {"dates": spans, "lids": covers.lids, "snow": covers.snow}
+            tracks = track_dates(covers.lakes, not_seen, ground, **beside)
+            notes += covers.notes
     tracks = replace(tracks, notes=(*tracks.notes, *notes))
-    write_tables(tracks, folder.path)
-    write_products(tracks, folder, ground, dates, not_seen, token)
+    with journal.stage("catalogue"):
+        write_tables(tracks, folder.path)
+        write_products(tracks, folder, ground, dates, not_seen, token)
     facts = {
         "fingerprint": token,
         "dates": len(dates),

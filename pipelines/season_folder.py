@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from lakescale.stages import Journal
     from pipelines.season_recipe import SeasonRecipe
     from pipelines.season_scenes import SeasonScene
 
@@ -126,19 +127,19 @@ class SeasonFolder:
         """Tell whether a scene is known to be bad: its fault does not pass, and files and options are as they were."""
         return any(not one.may_pass and one.fingerprint == fingerprint for one in self.left_out)
 
-    def finish(self, scenes: dict[str, list[SeasonScene]], **facts: Any) -> None:
+    def finish(self, scenes: dict[str, list[SeasonScene]], journal: Journal, **facts: Any) -> None:
         """Write the list of scenes left out, those that are no longer asked for taken off, and the last manifest."""
         asked = {(scene.day, scene.name) for listed in scenes.values() for scene in listed}
         self.left_out = [one for one in self.left_out if (one.date, one.scene) in asked]
         self.publish_json(QUARANTINE, [asdict(one) for one in self.left_out])
         told = self._run.manifest[_KIND] | facts | {"left_out": len(self.left_out)}
-        self._tell({"state": _PARTIAL if self.left_out else _FINISHED, _KIND: told})
+        self._tell({"state": _PARTIAL if self.left_out else _FINISHED, _KIND: told, **journal.facts()})
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException, journal: Journal) -> None:
         """Write down that the run failed, as far as the disk allows."""
         if _KIND in self._run.manifest:
             with suppress(RunError, InputError):
-                self._tell({"state": _FAILED, "error": str(error) or type(error).__name__})
+                self._tell({"state": _FAILED, "error": str(error) or type(error).__name__, **journal.facts()})
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a file of the folder; empty where there is none, or it is damaged."""

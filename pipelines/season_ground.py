@@ -122,7 +122,7 @@ def lay_ground(recipe: SeasonRecipe, grid: Grid) -> Ground:
     return Ground(recipe, sources, digest([__version__, about, areas, depth, where]))
 
 
-def write_sinks(ground: Ground, folder: Path, *, progress: bool = False) -> Ground:
+def write_sinks(ground: Ground, folder: Path) -> Ground:
     """Write the depth of sinks, as far as it is not there, and read it from there for all dates."""
     depth, store = ground.sources.sink_depth, folder
     if depth is None:
@@ -130,9 +130,7 @@ def write_sinks(ground: Ground, folder: Path, *, progress: bool = False) -> Grou
     request = _request(depth)
     _clear(store, request)
     rows, cols = depth.data.chunks
-    written = write_layer(
-        depth.assign_attrs({_REQUEST: request}), store, SINK_DEPTH, chunks=max(rows[0], cols[0]), progress=progress
-    )
+    written = write_layer(depth.assign_attrs({_REQUEST: request}), store, SINK_DEPTH, chunks=max(rows[0], cols[0]))
     _LOG.info("sinks: %d chunks written", written)
     stored = open_layer(store, SINK_DEPTH).chunk({Y: rows, X: cols})
     return replace(ground, sources=replace(ground.sources, sink_depth=stored), chunks_written=written)

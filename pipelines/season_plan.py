@@ -1,4 +1,4 @@
-"""What a run of a season will take, told before it runs; and the tasks that it really took."""
+"""What a run of a season will take, told before it runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import time
 import zlib
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
 import xarray as xr
 from dask.optimization import cull
 from dask.system import CPU_COUNT
-from distributed.diagnostics.plugin import SchedulerPlugin
 
 from lakescale.schema import LAKE_ID, LAKE_TIME, InputError
 from pipelines.map_lakes import plan
@@ -24,10 +23,6 @@ from pipelines.season_depths import ask_depths
 from pipelines.season_folder import SINKS, describe_grid
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from distributed import Client
-
     from pipelines.season_folder import SeasonFolder
     from pipelines.season_ground import Ground
     from pipelines.season_scenes import SeasonScene
@@ -148,36 +143,3 @@ def _slowness() -> float:
         zlib.compress(np.sort(pixels.reshape(1000, 1000), axis=1).tobytes(), 1)
         took.append(time.perf_counter() - start)
     return min(took) / _REFERENCE_S
-
-
-class TaskCounter:
-    """Counts the tasks that a cluster finishes, for the length of a ``with`` block."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.count = 0
-
-    def __enter__(self) -> Self:
-        self._client.register_plugin(_Counter(), name=_Counter.name)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.count = self._client.run_on_scheduler(_read_count)
-            self._client.unregister_scheduler_plugin(_Counter.name)
-
-
-class _Counter(SchedulerPlugin):
-    name = "lakescale-season-tasks"
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def transition(self, key: Any, start: str, finish: str, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        self.count += start == "processing" and finish == "memory"
-
-
-def _read_count(dask_scheduler: Any) -> int:
-    return int(dask_scheduler.plugins[_Counter.name].count)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,15 @@ import pandas as pd
 from dask.base import tokenize
 
 from lakescale import __version__
-from lakescale.cluster import open_cluster
+from lakescale.cluster import describe
 from lakescale.cog import export_cog
 from lakescale.dem import open_dem
 from lakescale.evidence.sink_regions import sink_regions
 from lakescale.evidence.sinks import fill_depressions, sink_depth
 from lakescale.flats import drain_flats
 from lakescale.grid import Grid
-from lakescale.schema import AREA_M2, DEM, SINK_DEPTH, InputError, LakescaleError
+from lakescale.schema import AREA_M2, DEM, SINK_DEPTH, InputError, LakescaleError, without_secrets
+from lakescale.stages import Journal
 from lakescale.storage import fetched, list_files, require_writable
 from lakescale.store import (
     is_store,
@@ -36,7 +36,9 @@ from lakescale.store import (
     writing,
 )
 from lakescale.store.frames import parts_of, write_frame
-from pipelines.run_folder import publish
+from pipelines.inputs import describe_inputs
+from pipelines.run_cluster import DaskReport, open_run_cluster
+from pipelines.run_folder import describe_software, publish
 from pipelines.sinks_recipe import stored_dem
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ LAYERS = FILLED, SINK_DEPTH, DRAINED
 """Layers of the store."""
 SIDE = 2048
 _KIND = "layers"
-_CLEARING, _RUNNING, _FINISHED = "clearing", "running", "finished"
+_CLEARING, _RUNNING, _FINISHED, _FAILED = "clearing", "running", "finished", "failed"
 _TELLERS = ("lakescale.depressions", "lakescale.evidence.sinks")
 
 
@@ -96,17 +98,25 @@ def find_sinks(recipe: SinksRecipe, *, overwrite: bool = False, progress: bool =
     RunError
         When a worker dies three times over one task, or the disk takes no more.
     """
-    start = time.perf_counter()
-    dem = open_elevation(recipe)
-    regions_wanted = measures_in_metres(dem, recipe)
-    filled = fill_depressions(dem, engine=recipe.engine, nodata=recipe.voids)
-    run = _Run.claim(recipe, dem, overwrite=overwrite, regions_wanted=regions_wanted)
+    journal, report = Journal(progress=progress), DaskReport()
+    with journal.stage("open"):
+        dem = open_elevation(recipe)
+        regions_wanted = measures_in_metres(dem, recipe)
+        filled = fill_depressions(dem, engine=recipe.engine, nodata=recipe.voids)
+    run = _Run.claim(recipe, dem, journal, overwrite=overwrite, regions_wanted=regions_wanted)
     chunks = 0
     if not run.is_complete:
-        with open_cluster(**recipe.cluster.model_dump(exclude_none=True)) as client, _told_once(recipe, client):
-            chunks = _write(run, dem, filled, client=client, progress=progress)
+        try:
+            with open_run_cluster(recipe.cluster, journal, report) as client, _told_once(recipe, client):
+                run.facts["cluster"] = describe(client)
+                chunks = _write(run, dem, filled, client)
+        except BaseException as error:
+            run.fail(error)
+            raise
+        finally:
+            report.write(recipe.outputs.dask_report)
     run.finish()
-    return SinksResult(run.products, chunks, time.perf_counter() - start, *run.totals())
+    return SinksResult(run.products, chunks, journal.seconds, *run.totals())
 
 
 def open_elevation(recipe: SinksRecipe) -> xr.DataArray:
@@ -143,28 +153,34 @@ def find_regions(dem: xr.DataArray, recipe: SinksRecipe, filled: xr.DataArray | 
 # -- the stages
 
 
-def _write(run: _Run, dem: xr.DataArray, filled: xr.DataArray, *, client: Client, progress: bool) -> int:
+def _write(run: _Run, dem: xr.DataArray, filled: xr.DataArray, client: Client) -> int:
     """Write what is not there yet."""
     out, recipe = run.out, run.recipe
-    options: dict[str, Any] = {"client": client, "progress": progress}
     side = max(dem.data.chunksize)
-    chunks = write_layer(filled, out.store, FILLED, chunks=side, **options)
+
+    def write(raster: xr.DataArray, name: str) -> int:
+        with run.journal.stage(name) as stage:
+            stage.counts["chunks_written"] = count = write_layer(raster, out.store, name, chunks=side, client=client)
+        return count
+
+    chunks = write(filled, FILLED)
     _refuse_void(run)
     written = open_layer(out.store, FILLED)
     if run.needs_depth:
-        depth = sink_depth(dem, filled=written, min_depth_m=recipe.min_depth_m, min_area_m2=recipe.min_area_m2)
-        chunks += write_layer(depth, out.store, SINK_DEPTH, chunks=side, **options)
+        area: dict[str, Any] = {"min_depth_m": recipe.min_depth_m, "min_area_m2": recipe.min_area_m2}
+        chunks += write(sink_depth(dem, filled=written, **area), SINK_DEPTH)
     if recipe.drained and (out.is_kept or (out.drained is not None and run.lacks(out.drained))):
-        drained = drain_flats(written, nodata=recipe.voids)
-        chunks += write_layer(drained, out.store, DRAINED, chunks=side, **options)
+        chunks += write(drain_flats(written, nodata=recipe.voids), DRAINED)
     if run.lacks(out.regions):
-        regions = find_regions(dem, recipe, written)
-        inform: dict[str, Any] = {"order_by": "sink_id", "description": "sink_regions", **options}
-        publish(out.regions, lambda file: write_frame(regions, file, parts=parts_of(out.regions), **inform))
+        inform: dict[str, Any] = {"order_by": "sink_id", "client": client}
+        with run.journal.stage("regions"):
+            regions = find_regions(dem, recipe, written)
+            publish(out.regions, lambda file: write_frame(regions, file, parts=parts_of(out.regions), **inform))
     for path, name in ((out.depth, SINK_DEPTH), (out.filled, FILLED), (out.drained, DRAINED)):
         if path is not None and run.lacks(path):
             log.info("writing %s", path)
-            export_cog(open_layer(out.store, name), path, client=client)
+            with run.journal.stage(f"cog_{name}"):
+                export_cog(open_layer(out.store, name), path, client=client)
     return chunks
 
 
@@ -207,14 +223,17 @@ def _told_once(recipe: SinksRecipe, client: Client) -> Iterator[None]:
 class _Run:
     """The files of a run, and the manifest that says whose they are."""
 
-    def __init__(self, recipe: SinksRecipe, request: dict[str, Any], *, regions_wanted: bool) -> None:
+    def __init__(self, recipe: SinksRecipe, request: dict[str, Any], journal: Journal, *, regions_wanted: bool) -> None:
         self.recipe, self.request, self.regions_wanted = recipe, request, regions_wanted
         self.out: Outputs = recipe.outputs
+        self.journal, self.facts = journal, dict[str, Any](inputs=describe_inputs({"dem": recipe.source}))
 
     @classmethod
-    def claim(cls, recipe: SinksRecipe, dem: xr.DataArray, *, overwrite: bool, regions_wanted: bool) -> _Run:
+    def claim(
+        cls, recipe: SinksRecipe, dem: xr.DataArray, journal: Journal, *, overwrite: bool, regions_wanted: bool
+    ) -> _Run:
         """Take the outputs for this request, or see that they are its own."""
-        run = cls(recipe, recipe.asked | {"pixels": tokenize(dem.data)}, regions_wanted=regions_wanted)
+        run = cls(recipe, recipe.asked | {"pixels": tokenize(dem.data)}, journal, regions_wanted=regions_wanted)
         told = _read_manifest(run.out.manifest)
         run._refuse_others_work(told, dem, overwrite=overwrite)
         is_same = told.get("request") == run.request
@@ -270,9 +289,15 @@ class _Run:
     def finish(self) -> None:
         """Say that all is written, and take away the store that nobody asked for."""
         if not self.is_complete:
-            self._tell(_FINISHED)
+            self._tell(_FINISHED, **self.journal.facts())
         if not self.out.is_kept:
             remove_store(self.out.store)
+
+    def fail(self, error: BaseException) -> None:
+        """Write down that the run failed, as far as the disk allows; another try goes on where it was."""
+        if self.out.manifest.exists():
+            with suppress(LakescaleError):
+                self._tell(_FAILED, error=without_secrets(str(error)) or type(error).__name__, **self.journal.facts())
 
     def totals(self) -> tuple[int | None, float, float]:
         """Count the sinks that lie in no other, and add up their areas and capacities."""
@@ -283,8 +308,9 @@ class _Run:
         outer = columns[columns["level"] == 0]
         return len(outer), float(outer[AREA_M2].sum()), float(outer["capacity_m3"].sum())
 
-    def _tell(self, state: str) -> None:
+    def _tell(self, state: str, **facts: Any) -> None:
         told = {"lakescale": __version__, "state": state, "request": self.request}
+        told |= {**describe_software(), **self.facts, **facts}
         publish(self.out.manifest, lambda file: file.write_text(json.dumps(told, indent=2) + "\n"))
 
     def _refuse_others_work(self, told: dict[str, Any], dem: xr.DataArray, *, overwrite: bool) -> None:

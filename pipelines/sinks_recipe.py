@@ -31,6 +31,8 @@ class Outputs(NamedTuple):
     regions: Location
     manifest: Location
     """What was asked for, and how far it is."""
+    dask_report: Location
+    """Dask's report, where it is asked for."""
 
     @property
     def store_has_depth(self) -> bool:
@@ -80,6 +82,7 @@ class SinksRecipe(Strict):
             drained=out.with_name(f"{out.stem}_drained{out.suffix}") if is_tif and self.drained else None,
             regions=out.with_suffix(".parquet"),
             manifest=out.with_name(f"{out.stem}.sinks.json"),
+            dask_report=out.with_name(f"{out.stem}.dask-report.html"),
         )
 
     @property

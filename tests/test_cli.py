@@ -167,3 +167,31 @@ def test_pre_commit_runs_what_ci_runs():
         "mypy",
         "import-contracts",
     }
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell):
+    def complete(words):
+        environment = {**os.environ, "_LAKESCALE_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": words}
+        environment |= {
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        }
+        code = "import sys; sys.argv = ['lakescale']; from pipelines.cli import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+        ).stdout
+
+    assert "season" in complete("lakescale s")
+    assert "sinks" in complete("lakescale s")
+    assert "ingest" not in complete("lakescale s")
+    assert "--performance-report" in complete("lakescale map --perf")
+
+
+def test_completion_can_be_shown_for_a_shell():
+    environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    run = [sys.executable, "-m", "lakescale", "--show-completion", "bash"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
+    assert "_LAKESCALE_COMPLETE=complete_bash" in done.stdout
+    assert done.stdout.rstrip().endswith("lakescale")

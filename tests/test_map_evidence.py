@@ -23,6 +23,7 @@ import lakescale as ls
 from lakescale.evidence.model_source import drop_models
 from lakescale.models import ModelSpec
 from lakescale.schema import InputError, RunError
+from lakescale.stages import Journal
 from lakescale.store import Commits, open_layer
 from pipelines import evidence_store
 from pipelines import map_lakes as mapping
@@ -75,8 +76,9 @@ def manifest(folder):
 
 
 def files(folder):
-    """What lies in a run, without what says when it was made."""
-    return {name: data for name, data in tree(folder).items() if name not in ("manifest.json", "lakes.gpkg")}
+    """What lies in a run, without what says when it was made and what that took."""
+    dated = "manifest.json", "lakes.gpkg", "report.html"
+    return {name: data for name, data in tree(folder).items() if name not in dated}
 
 
 class Writer:
@@ -239,7 +241,7 @@ def test_bad_input_in_the_middle_leaves_the_folder_to_any_recipe(asked, tmp_path
 
 def test_a_finished_run_stays_as_it_is(asked, tmp_path, monkeypatch):
     first = map_lakes(asked("RUN"))
-    before = tree(tmp_path / "RUN")
+    before, kept = tree(tmp_path / "RUN"), files(tmp_path / "RUN")
     with pytest.raises(InputError, match="holds another run"):
         map_lakes(asked("RUN", models__stride=32))
     assert tree(tmp_path / "RUN") == before
@@ -252,7 +254,7 @@ def test_a_finished_run_stays_as_it_is(asked, tmp_path, monkeypatch):
     writer = Writer(monkeypatch)
     assert answer(map_lakes(asked("RUN"))) == answer(first)
     assert writer.written == []
-    assert files(tmp_path / "RUN") == {k: v for k, v in before.items() if k not in ("manifest.json", "lakes.gpkg")}
+    assert files(tmp_path / "RUN") == kept
 
 
 def test_other_rules_take_the_evidence_that_is_there_and_overwriting_the_same_run_makes_it_anew(
@@ -300,6 +302,6 @@ def test_two_runs_in_one_folder_do_not_write_to_the_same_store(small_scene, tmp_
 
     plain = mapping._Run.open(recipe(small_scene, out))
     out.mkdir()
-    store = evidence_store.EvidenceStore(out, plain.lay_evidence(), plain.sources.grid, reuse=True)
+    store = evidence_store.EvidenceStore(out, plain.lay_evidence(), plain.sources.grid, Journal(), reuse=True)
     keep = evidence_store.EvidenceStore.keep
     assert set(plain.lay_evidence(meanwhile)) == {"seen", "color"}

@@ -187,7 +187,7 @@ def test_a_write_that_fails_leaves_no_partial_file_and_no_finished_manifest(smal
 
     def full(path):
         if path.name == f"{Path(name).stem}.partial{Path(name).suffix}" and (
-            name != "manifest.json" or "finished" in path.read_text()
+            name != "manifest.json" or json.loads(path.read_text())["state"] == "finished"
         ):
             raise OSError(28, "No space left on device")
         sync(path)

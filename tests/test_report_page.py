@@ -336,7 +336,7 @@ def test_paper_shows_the_map_without_empty_sides(browser, season):
     with opened(browser, season / "report.html") as page:
         before = page.evaluate(place)
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
-        width, height, is_whole, share = page.evaluate(place)
+        width, _, is_whole, share = page.evaluate(place)
         assert width < 190 / 25.4 * 96, "as wide as A4 without its margins"
         assert is_whole
         assert 0.8 < share <= 1

@@ -44,7 +44,9 @@ import lakescale as ls
 from lakescale.schema import InputError, RunError
 from lakescale.store import open_layer
 from pipelines import season_dates
+from pipelines.cli_info import info_command
 from pipelines.cli_season import season_command
+from pipelines.info import describe_path
 from pipelines.map_lakes import map_lakes
 from pipelines.report import write_report
 from pipelines.season import map_season, plan_season
@@ -219,6 +221,33 @@ def test_a_bad_scene_among_dates_side_by_side_is_left_out_alone(plain):
     done = map_season(read(change(plain, dates_at_once=2)))
     assert [one.day for one in done.dates] == [DATES[0], DATES[2]]
     assert [one.scene for one in done.left_out] == [bad.name]
+
+
+def test_the_season_tells_its_stages_and_each_date_its_own(finished):
+    told = manifest(finished[0])
+    stages = told["stages"]
+    assert list(stages) == ["open", "sinks", "dates", "tracks", "lids", "catalogue"]
+    run = finished[0].parent / "RUN"
+    one = json.loads((run / "dates" / DATES[1] / "manifest.json").read_text())["stages"]
+    assert list(one) == ["open", *LAYERS, "candidates", "lakes", "write"]
+    assert stages["dates"]["tasks"] > sum(one[name]["tasks"] for name in (*LAYERS, "candidates"))
+    assert stages["dates"]["peak_memory_mb"] >= max(one[name]["peak_memory_mb"] for name in LAYERS)
+    assert told["season"]["measured"]["tasks"] == sum(one.get("tasks", 0) for one in stages.values())
+
+
+def test_a_season_is_told_of_by_the_command(finished, capsys):
+    run = finished[0].parent / "RUN"
+    told = describe_path(run)
+    assert (told["what"], told["state"], told["lakes"]) == ("season", "finished", sum(map(len, WATER.values())))
+    assert [(one["date"], one["state"], one["lakes"]) for one in told["dates"]] == [
+        (day, "finished", len(WATER[day])) for day in DATES
+    ]
+    info_command(run)
+    said = capsys.readouterr().out
+    for part in (f"3, {DATES[0]} to {DATES[-1]}", "tracks", "sink_depth"):
+        assert part in said
+    one = describe_path(run / "dates" / DATES[0])
+    assert [layer["name"] for layer in one["layers"]] == sorted(LAYERS)
 
 
 # -- running again

@@ -169,6 +169,7 @@ def _write_date(
     height, width = layout.chunk
     seen = seen_mask(scene).chunk({Y: height, X: width})
     tasks = sink(partial(commits.write, (slot,)), scene.data, seen.data, blocks=left, name="write-cube")
-    day = day_of(scene)
-    (sizes,) = compute(tasks, client=client, progress=progress, description=f"cube {day}")
+    pixels = round(seen.size * len(left) / total)
+    about = f"cube {day_of(scene)}"
+    (sizes,) = compute(tasks, client=client, progress=progress, description=about, pixels=pixels)
     return len(left), total - len(left), int(sizes.sum())

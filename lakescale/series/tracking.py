@@ -20,6 +20,7 @@ from lakescale.series.overlay import unite
 from lakescale.series.reading import Dated, Day, Evidence, read_dates, true_areas
 from lakescale.series.rules import FATE, SEASON, TRACK_ID, TrackRules
 from lakescale.series.states import doubt_dry, judge_day
+from lakescale.shown import Sheet, Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,8 +37,8 @@ _SUMMARY_COLUMNS = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Tracks:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Tracks(Shown):
     """Lakes with ids that persist, and what became of them. Times are datetime64[ms]; ids are int64 from 1."""
 
     lakes: gpd.GeoDataFrame
@@ -77,6 +78,19 @@ class Tracks:
     rules: TrackRules
     notes: tuple[str, ...]
     """What was done to the input, and what was not known; logged too."""
+
+    def sheet(self) -> Sheet:
+        """Give the numbers of dates, tracks, events by kind and fates."""
+        days = self.states[LAKE_TIME].drop_duplicates().sort_values().astype(str).str[:10].tolist()
+        span = f", {days[0]} to {days[-1]}" if days else ""
+        counted = [("fate", self.summary[FATE]), ("event", self.events["event"])]
+        rows = [
+            (f"{what}: {name}", str(count))
+            for what, column in counted
+            for name, count in column.value_counts().sort_index().items()
+        ]
+        title = f"{len(self.lakes)} lakes of {len(days)} dates{span}; {self.basins[TRACK_ID].nunique()} tracks"
+        return Sheet(title, ("", ""), rows)
 
 
 def track(

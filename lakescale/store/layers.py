@@ -100,7 +100,8 @@ def write_layer(
             with dask.config.set({"array.rechunk.method": "tasks"}):
                 placed = raster.chunk({Y: commits.chunk[0], X: commits.chunk[1]})
             tasks = sink(partial(commits.write, ()), placed.data, blocks=left, name=f"write-{name}")
-            compute(tasks, client=client, progress=progress, description=name)
+            share = len(left) / len(commits.indices())
+            compute(tasks, client=client, progress=progress, description=name, pixels=round(raster.size * share))
     return len(left)
 
 
