@@ -3,47 +3,55 @@
     python -m benchmarks.greenland OUT.parquet [--size 131072] [--chunk 2048]
 
 It writes the inventory of the sinks that are at least 0.5 m deep and 1 ha large, and prints what that took. Of the
-elevations and what is filled, nothing is ever stored: each chunk is drawn twice.
+elevations and what is filled, nothing is ever stored: each chunk is drawn twice. What waits between the stages lies in
+a folder beside the file, which is removed at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-import dask
 import pandas as pd
 
 import lakescale as ls
 from benchmarks import ice
 from benchmarks.worker_memory import peak_rss_mb
-from benchmarks.worker_peaks import Peaks, read_peaks
+from benchmarks.worker_peaks import Peaks, forget_peak, read_peaks, warm_up
 from lakescale.cluster import open_cluster
+from lakescale.evidence.sink_regions import waiting
+from lakescale.store import Stages
 from lakescale.store.frames import write_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from distributed import Client
 
 WORKERS = 2
 MIN_DEPTH_M, MIN_AREA_M2 = 0.5, 10_000
-MEMORY_LIMIT, TARGET = "4 GB", 0.018
-"""A worker puts results that wait on the disk once they hold that share of its limit; and it is sent no task ahead."""
+WATCH_S = 5
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Write the inventory and print a table."""
     asked = _read_options(arguments)
     dem = ice.lazy_ice(ice.SHEET_NOISE_M, dome=ice.sheet(asked.size), chunk=asked.chunk)
-    with (
-        dask.config.set({"distributed.worker.memory.target": TARGET, "distributed.scheduler.worker-saturation": 1.0}),
-        open_cluster("local", workers=WORKERS, memory_limit=MEMORY_LIMIT, dashboard=asked.dashboard) as client,
-    ):
-        client.register_plugin(Peaks())
-        client.run(ice.draw_ice, 0, 0, 64, 64, ice.SHEET_NOISE_M)
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        other.submit(warm_up).result()  # compiles the kernels, which takes a process 100 MB that it keeps
+    with open_cluster("local", workers=WORKERS, dashboard=asked.dashboard) as client:
+        client.run(warm_up)
         client.run(ice.forget_seconds)
+        client.run(forget_peak)
+        client.register_plugin(Peaks())
         empty = client.run(peak_rss_mb)
         told = _run(dem, asked.out, client)
         told |= {"seconds to draw": sum(client.run(ice.drawing_seconds).values()) / WORKERS}
@@ -63,19 +71,46 @@ def _run(dem: Any, out: Path, client: Client) -> dict[str, float]:
     frame = ls.sink_regions(dem, min_depth_m=MIN_DEPTH_M, min_area_m2=MIN_AREA_M2)
     tasks = len(frame.__dask_graph__())
     built = time.perf_counter()
-    write_frame(frame, out, order_by="sink_id", client=client, progress=True, description="sinks")
+    stages = Stages(out.with_suffix(".stages"), waiting())
+    shutil.rmtree(stages.folder, ignore_errors=True)
+    with _watched(stages.folder) as largest:
+        write_frame(frame, out, order_by="sink_id", stages=stages, client=client, progress=True, description="sinks")
+    shutil.rmtree(stages.folder)
     sinks = pd.read_parquet(out, columns=["area_m2", "capacity_m3", "depth_m"])
     return {
         "cells": dem.size,
         "tasks": tasks,
         "seconds": time.perf_counter() - start,
         "seconds to build the graph": built - start,
+        "what waited on the disk, MB": largest[0] / 1e6,
         "sinks": len(sinks),
         "area, km2": sinks["area_m2"].sum() / 1e6,
         "capacity, km3": sinks["capacity_m3"].sum() / 1e9,
         "largest, km2": sinks["area_m2"].max() / 1e6,
         "deepest, m": sinks["depth_m"].max(),
     }
+
+
+@contextmanager
+def _watched(folder: Path) -> Iterator[list[int]]:
+    """Look every few seconds how many bytes the files of a folder have; gives the most, in a list of one."""
+    most, done = [0], Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_S):
+            sizes = []
+            for file in folder.rglob("*"):
+                with suppress(FileNotFoundError):
+                    sizes.append(file.stat().st_size)
+            most[0] = max(most[0], sum(sizes))
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _read_options(arguments: list[str] | None) -> argparse.Namespace:

@@ -58,7 +58,7 @@ def open_cluster(
         Memory of each worker, in bytes or as ``"4 GiB"``; by default an equal share of the machine's.
     dashboard
         Where to serve the dashboard, ``host:port``: port 0 is any free one, no host is loopback; empty or
-        ``none`` for no dashboard.
+        ``none`` for no dashboard, and no profile of the workers.
 
     Yields
     ------
@@ -140,7 +140,11 @@ def open_workers(
 
 
 def compute(
-    *collections: Any, client: Client | None = None, progress: bool = False, description: str = "", pixels: int = 0
+    *collections: Any,
+    client: Client | None = None,
+    progress: bool | Callable[[int, int], None] = False,
+    description: str = "",
+    pixels: int = 0,
 ) -> tuple[Any, ...]:
     """Compute Dask collections of any kinds together, as ``dask.compute`` does, without fusing their tasks.
 
@@ -154,7 +158,7 @@ def compute(
     client
         Where to compute; by default where ``dask.compute`` would: the current client, else this process.
     progress
-        Draw a bar of finished tasks on stderr, if that is a terminal.
+        Draw a bar of finished tasks on stderr, if that is a terminal; or call this with the finished tasks and all.
     description
         The words beside the bar.
     pixels
@@ -178,7 +182,9 @@ def compute(
     with dask.config.set(array_optimize=unfused), warnings.catch_warnings(), ExitStack() as drawn:
         warnings.filterwarnings("ignore", message="Computing mixed collections", category=UserWarning)
         warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)  # of many small tasks
-        if stage is not None:
+        if callable(progress):
+            draw: Callable[[int, int], None] | None = progress
+        elif stage is not None:
             draw = stage.pace(pixels=pixels, description=description)
         else:
             draw = drawn.enter_context(one_bar(description, pixels)) if progress else None
@@ -278,6 +284,8 @@ def _launch(opened: ExitStack, make: Callable[[str], SpecCluster], dashboard: st
     page, link = _dashboard(dashboard)
     opened.enter_context(dask.config.set({"distributed.dashboard.link": link}))
     opened.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": _worker_environment()}))
+    if not page:  # nobody will look at what takes a worker 30 MB and more
+        opened.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
     try:
         cluster = make(page)
     except RuntimeError as error:

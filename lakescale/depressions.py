@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+WAITING = tuple(f"fill-depressions-{step}" for step in ("summary", "contract", "pick"))
+"""Names of the tasks of `fill_tiled` whose results wait for others; see `lakescale.store.Stages`."""
 _NODATA = ("wall", "outlet")
 _EXACT_INTEGERS = 2**24
 _MOST_CELLS = 2**31

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from lakescale.kernels.components import Parts
 
 _NODATA = ("wall", "outlet")
+WAITING = (
+    *(f"find-outlets-{step}" for step in ("keep", "summary", "pick")),
+    "find-flats-edges",
+    *(f"flat-steps-{step}" for step in ("keep", "summary", "pick")),
+)
+"""Names of the tasks of `drain_flats` whose results wait for others; see `lakescale.store.Stages`."""
 _REACH_PX = 2
 _EIGHT = 8
 

@@ -16,6 +16,8 @@ from lakescale.kernels.components import Parts, border_parts, find_parts, paint
 from lakescale.schema import InputError, X, Y
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from lakescale.chunks import Place
@@ -119,12 +121,33 @@ class Ring(NamedTuple):
     """Part of the block behind each number (number 1 first)."""
 
 
+NO_RING = Ring(*(np.empty(0, np.int32) for _ in Ring._fields))
+"""Of what ends nowhere."""
+
+
 def ring_of(parts: Parts) -> Ring:
     """Find the parts that touch a block's border, and number them densely along its four lines."""
-    lines = border_parts(parts)
+    return _number_densely(border_parts(parts))
+
+
+def ring_around(rings: list[list[Ring]], group: NDArray[np.int32], span: list[list[slice]]) -> Ring:
+    """Make the ring of a square of blocks from theirs; its parts are the groups of `join_rings`."""
+
+    def line(blocks: list[tuple[int, int]], side: str) -> NDArray[np.int32]:
+        named = [np.append(group[span[i][j]] + 1, 0) for i, j in blocks]  # number 0 is nothing, and so the last
+        return np.concatenate([n[getattr(rings[i][j], side) - 1] for n, (i, j) in zip(named, blocks, strict=True)])
+
+    rows, cols = range(len(rings)), range(len(rings[0]))
+    top, bottom = (line([(i, j) for j in cols], side) for i, side in ((rows[0], "top"), (rows[-1], "bottom")))
+    left, right = (line([(i, j) for i in rows], side) for j, side in ((cols[0], "left"), (cols[-1], "right")))
+    return _number_densely((top, bottom, left, right))
+
+
+def _number_densely(lines: Sequence[NDArray[np.int32]]) -> Ring:
+    """Make a ring of four lines of parts, which count from 1."""
     touching, dense = np.unique(np.concatenate([[0], *lines]), return_inverse=True)
-    ends = np.cumsum([len(line) for line in lines])[:-1] + 1
-    top, bottom, left, right = np.split(dense[1:].astype(np.int32), ends - 1)
+    ends = np.cumsum([len(line) for line in lines])[:-1]
+    top, bottom, left, right = np.split(dense[1:].astype(np.int32), ends)
     return Ring(top, bottom, left, right, (touching[1:] - 1).astype(np.int32))
 
 

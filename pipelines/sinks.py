@@ -16,14 +16,18 @@ from lakescale import __version__
 from lakescale.cluster import describe
 from lakescale.cog import export_cog
 from lakescale.dem import open_dem
-from lakescale.evidence.sink_regions import sink_regions
+from lakescale.depressions import WAITING as FILL_WAITING
+from lakescale.evidence.sink_regions import sink_regions, waiting
+from lakescale.evidence.sink_sizes import WAITING as SIZE_WAITING
 from lakescale.evidence.sinks import fill_depressions, sink_depth
+from lakescale.flats import WAITING as FLAT_WAITING
 from lakescale.flats import drain_flats
 from lakescale.grid import Grid
 from lakescale.schema import AREA_M2, DEM, SINK_DEPTH, InputError, LakescaleError, without_secrets
 from lakescale.stages import Journal
-from lakescale.storage import fetched, list_files, require_writable
+from lakescale.storage import Remote, fetched, list_files, remove, require_writable
 from lakescale.store import (
+    Stages,
     is_store,
     locked,
     open_layer,
@@ -57,6 +61,7 @@ LAYERS = FILLED, SINK_DEPTH, DRAINED
 """Layers of the store."""
 SIDE = 2048
 _KIND = "layers"
+_WHITEBOX_WAITING = ("whitebox",)
 _CLEARING, _RUNNING, _FINISHED, _FAILED = "clearing", "running", "finished", "failed"
 _TELLERS = ("lakescale.depressions", "lakescale.evidence.sinks")
 
@@ -156,26 +161,28 @@ def find_regions(dem: xr.DataArray, recipe: SinksRecipe, filled: xr.DataArray | 
 def _write(run: _Run, dem: xr.DataArray, filled: xr.DataArray, client: Client) -> int:
     """Write what is not there yet."""
     out, recipe = run.out, run.recipe
-    side = max(dem.data.chunksize)
 
-    def write(raster: xr.DataArray, name: str) -> int:
-        with run.journal.stage(name) as stage:
-            stage.counts["chunks_written"] = count = write_layer(raster, out.store, name, chunks=side, client=client)
+    def write(raster: xr.DataArray, name: str, waiting: tuple[str, ...]) -> int:
+        side = max(dem.data.chunksize)
+        with run.journal.stage(name) as stage, run.stages(name, waiting) as stages:
+            stage.counts["chunks_written"] = count = write_layer(
+                raster, out.store, name, chunks=side, stages=stages, client=client
+            )
         return count
 
-    chunks = write(filled, FILLED)
+    chunks = write(filled, FILLED, FILL_WAITING if recipe.engine == "tiled" else _WHITEBOX_WAITING)
     _refuse_void(run)
     written = open_layer(out.store, FILLED)
     if run.needs_depth:
         area: dict[str, Any] = {"min_depth_m": recipe.min_depth_m, "min_area_m2": recipe.min_area_m2}
-        chunks += write(sink_depth(dem, filled=written, **area), SINK_DEPTH)
+        chunks += write(sink_depth(dem, filled=written, **area), SINK_DEPTH, SIZE_WAITING)
     if recipe.drained and (out.is_kept or (out.drained is not None and run.lacks(out.drained))):
-        chunks += write(drain_flats(written, nodata=recipe.voids), DRAINED)
+        chunks += write(drain_flats(written, nodata=recipe.voids), DRAINED, FLAT_WAITING)
     if run.lacks(out.regions):
-        inform: dict[str, Any] = {"order_by": "sink_id", "client": client}
-        with run.journal.stage("regions"):
+        with run.journal.stage("regions"), run.stages("regions", waiting(recipe.levels)) as stages:
             regions = find_regions(dem, recipe, written)
-            publish(out.regions, lambda file: write_frame(regions, file, parts=parts_of(out.regions), **inform))
+            inform: dict[str, Any] = {"order_by": "sink_id", "parts": parts_of(out.regions), "stages": stages}
+            publish(out.regions, lambda file: write_frame(regions, file, client=client, **inform))
     for path, name in ((out.depth, SINK_DEPTH), (out.filled, FILLED), (out.drained, DRAINED)):
         if path is not None and run.lacks(path):
             log.info("writing %s", path)
@@ -269,6 +276,22 @@ class _Run:
         """Whether the layer of depths is written, or read by a file that is."""
         return self.out.is_kept or (self.out.depth is not None and self.lacks(self.out.depth))
 
+    @contextmanager
+    def stages(self, name: str, waiting: tuple[str, ...]) -> Iterator[Stages | None]:
+        """Give a product its folder for what waits between stages; it stays where the run ends before the product.
+
+        None in an object store: there it is computed in one graph.
+        """
+        if isinstance(self.out.work, Remote):
+            yield None
+            return
+        folder = self.out.work / name
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            yield Stages(folder, waiting)
+        remove(folder)
+
     def lacks(self, path: Location) -> bool:
         """Tell whether a file is still to be written."""
         return path in self.products and not path.exists()
@@ -279,6 +302,7 @@ class _Run:
             steps = ("", ".partial", ".plain.partial", ".cog.partial")  # those of `publish` and `export_cog`
             for one in (path.with_name(f"{path.stem}{step}{path.suffix}") for step in steps):
                 one.unlink(missing_ok=True)
+        remove(self.out.work)
         if not self.out.is_kept:
             remove_store(self.out.store)
         elif is_store(self.out.store):
@@ -290,6 +314,7 @@ class _Run:
         """Say that all is written, and take away the store that nobody asked for."""
         if not self.is_complete:
             self._tell(_FINISHED, **self.journal.facts())
+        remove(self.out.work)
         if not self.out.is_kept:
             remove_store(self.out.store)
 

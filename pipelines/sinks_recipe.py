@@ -33,6 +33,8 @@ class Outputs(NamedTuple):
     """What was asked for, and how far it is."""
     dask_report: Location
     """Dask's report, where it is asked for."""
+    work: Location
+    """Folder of what waits between the stages of a run, while it is on."""
 
     @property
     def store_has_depth(self) -> bool:
@@ -83,6 +85,7 @@ class SinksRecipe(Strict):
             regions=out.with_suffix(".parquet"),
             manifest=out.with_name(f"{out.stem}.sinks.json"),
             dask_report=out.with_name(f"{out.stem}.dask-report.html"),
+            work=out.with_name(f"{out.stem}.sinks.partial"),
         )
 
     @property

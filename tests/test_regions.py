@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import rioxarray  # noqa: F401
 import xarray as xr
 from hypothesis import given
 from rasters import chunked, masks, raster

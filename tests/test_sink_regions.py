@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+from functools import partial
+from unittest import mock
+
 import dask
 import dask.array as da
 import dask_geopandas
@@ -18,12 +22,15 @@ from rasters import chunked, raster
 from scipy import ndimage
 
 import lakescale as ls
-from lakescale.chunks import Blocks, map_blocks, split_blocks
+from lakescale.chunks import Blocks, Tree, map_blocks, plan_blocks, split_blocks
 from lakescale.chunks.tree import Merge, merge_tree, merge_tree_serial, plan_squares
 from lakescale.cluster import compute, open_cluster
 from lakescale.evidence import sink_areas, sink_tables
 from lakescale.evidence.sink_areas import pixel_areas_m2
+from lakescale.evidence.sink_blocks import find_sinks, summarize
+from lakescale.evidence.sink_cells import Rules
 from lakescale.evidence.sink_regions import sink_regions
+from lakescale.evidence.sink_seams import contract_seams
 from lakescale.evidence.sinks import sink_depth
 from lakescale.polygons import areas_m2, to_map
 
@@ -189,6 +196,19 @@ def test_chunks_of_one_cell_equal_slow_definitions(dem, rules):
     assert_rows_equal(regions(dem, 1, **rules), Whole(dem, **rules).rows())
 
 
+def in_squares(side):
+    """Solve seams in squares of so many blocks a side, of squares and so on up to the whole."""
+    return mock.patch("lakescale.evidence.sink_regions.Tree", partial(Tree, side=side, most=1))
+
+
+@settings(max_examples=60)
+@given(case=chunked(dems(largest=14)), rules=RULES, side=st.sampled_from([2, 3]))
+def test_numbering_in_squares_equals_slow_definitions_on_the_whole(case, rules, side):
+    dem, chunks = case
+    with in_squares(side):
+        assert_rows_equal(regions(dem, chunks, **rules), Whole(dem, **rules).rows())
+
+
 def hilly(seed, **kind):
     """One basin as wide as the mosaic, with hills in it."""
     return (bowl(80)[:60] / 3 + rough((60, 80), seed, smooth=2.5, **kind)).astype(np.float32)
@@ -210,10 +230,56 @@ def test_nested_sinks_that_cross_seams(kind, chunks):
     assert_rows_equal(ours, Whole(NESTED[kind], **rules).rows())
 
 
+@pytest.mark.parametrize("nodata", ["wall", "outlet"])
+@pytest.mark.parametrize("chunks", [3, (4, 7), ((1, 40, 19), (33, 1, 46))])
+def test_numbering_in_squares_of_squares_with_voids_across_them(chunks, nodata):
+    dem = rough((60, 80), 4, smooth=2.5, holes=0.2)
+    assert np.isnan(dem).any()
+    rules = {"nodata": nodata, "min_area_m2": 3e4, "min_depth_m": 2.0}
+    whole = regions(dem, **rules)
+    assert (whole.void_share > 0).any() == (nodata == "wall")
+    for side in (2, 4):
+        with in_squares(side):
+            pd.testing.assert_frame_equal(regions(dem, chunks, **rules), whole)
+
+
+def test_many_chunks_are_numbered_in_squares():
+    graph = sink_regions(raster(np.zeros((160, 160), np.float32), 4, **POLAR)).dask
+    names = [str(key[0] if isinstance(key, tuple) else key).rpartition("-")[0] for key in graph]
+    assert names.count("sinks-contract") == names.count("sinks-expand") == 9
+    assert names.count("sinks-solve") == 1
+
+
+def test_a_square_sends_on_what_lies_on_its_sides_only():
+    """Not what its blocks hold: the task above it would hold the mosaic again."""
+    dem = rough((96, 96), 2, smooth=1.0)
+    rules = Rules(ls.Grid.of(raster(dem, **POLAR)), np.float32(0), 0, 1)
+    summaries, places = ([row[2:10] for row in grid[2:10]] for grid in summaries_of(dem, 8, rules))
+    square = contract_seams(summaries, places, rules=rules)
+    largest = max(len(pickle.dumps(one, 5)) for row in summaries for one in row)
+    assert len(pickle.dumps(square, 5)) < 8 * largest  # of 64 blocks
+    assert len(square.ring.top) == len(square.roots) == 64
+    inner = sum(len(one.parts) for row in summaries for one in row)
+    assert 0 < len(square.parts) < inner / 3
+
+
+def summaries_of(dem, side, rules):
+    fill = priority_flood(dem)
+    places = plan_blocks(da.empty(dem.shape, chunks=side).chunks)
+    find = partial(find_sinks, rules=rules, void_is_outlet=False, missing=())
+    cut = [[np.s_[p.row : p.row + p.height, p.col : p.col + p.width] for p in row] for row in places]
+    found = [
+        [find(fill[at], dem[at], p) for at, p in zip(ats, row, strict=True)]
+        for ats, row in zip(cut, places, strict=True)
+    ]
+    return [[summarize(one.kept) for one in row] for row in found], places
+
+
 def test_tiles_in_a_sink_leave_no_trace(monkeypatch):
     expected = regions(NESTED["terraces"], 30, levels=3)
     monkeypatch.setattr(sink_tables, "_TILE_PX", 7)
     monkeypatch.setattr(sink_areas, "_STRIP_PX", 3)
+    monkeypatch.setattr(sink_areas, "_CELLS", 5)
     pd.testing.assert_frame_equal(regions(NESTED["terraces"], 30, levels=3), expected)
 
 
@@ -331,7 +397,7 @@ def test_no_sink_is_an_empty_frame():
 def test_building_computes_nothing(never_compute):
     dem = raster(np.zeros((50, 50), np.float32), 7, **POLAR)
     frame = sink_regions(dem, levels=None, min_area_m2=10)
-    assert frame.npartitions == 49 + 4 + 1  # the last line of chunks, 1 pixel wide, belongs to the one before
+    assert frame.npartitions == 49 + 4 * 4 + 8  # the last line of chunks, 1 pixel wide, belongs to the one before
     assert frame.crs == "EPSG:3413"
 
 
@@ -392,9 +458,9 @@ def test_squares_end_in_one_and_hold_every_part_once(rows, cols):
 def test_a_tree_is_a_loop_over_its_squares():
     """Numbers that wait for their partner: finished where both are."""
     numbers = np.random.default_rng(1).permutation(np.repeat(np.arange(200), 2)).reshape(20, 20)
-    how = Merge("pairs", _unpaired, _pair, _paired)
+    how = Merge("pairs", _unpaired, _dealt, _pair, _paired)
     results, places = merge_tree(map_blocks(Blocks.of(da.from_array(numbers, chunks=3)), "flat", _flat), how)
-    assert len(places) == len(results.chunks[1])
+    assert len(places) == len(results.chunks[1]) == 49 + 4 * 4 + 8
     got = dask.get(results.graph.to_dict(), [(results.name, 0, k) for k in range(len(places))])
     blocks = [[_flat(b) for b in row] for row in split_blocks(numbers, (((3,) * 6) + (2,),) * 2)]
     assert list(got) == merge_tree_serial(blocks, how, (((3,) * 6) + (2,),) * 2)
@@ -407,6 +473,10 @@ def _flat(block):
 
 def _unpaired(part):
     return [n for n in part if part.count(n) == 1]
+
+
+def _dealt(numbers, number, count):
+    return [n for n in numbers if n % count == number]
 
 
 def _paired(part):

@@ -8,6 +8,7 @@
 Beside them, `pull` makes each block of another grid from a planned window of source pixels, and `sink` hands some
 blocks to a function that writes them. `map_beside` hands each block what its neighbours share with it, where blocks
 are no arrays. `merge_tree` joins ever larger squares of blocks and finishes in each what reaches no further.
+`run_in_stages` cuts a graph into small ones where results wait.
 
 No other module builds a dask graph. The serial twins (`map_tiles_serial`, ...) run the same functions over the same
 plan in a plain loop, without dask.
@@ -16,9 +17,10 @@ plan in a plain loop, without dask.
 from lakescale.chunks.blocks import Blocks, PackedBits, map_blocks, read_again, split_blocks, zip_blocks
 from lakescale.chunks.plan import Chunks, Place, Tile, WindowPlan, plan_blocks, plan_tiles, split_key
 from lakescale.chunks.pull import pull, pull_serial
-from lakescale.chunks.seams import Stitch, gather, gather_serial, stitch, stitch_serial, to_frame
-from lakescale.chunks.sink import sink, sink_serial
+from lakescale.chunks.seams import Stitch, from_frame, gather, gather_serial, stitch, stitch_serial, to_frame
+from lakescale.chunks.sink import sink, sink_parts, sink_serial
 from lakescale.chunks.solving import Tree
+from lakescale.chunks.stages import Shelf, run_in_stages
 from lakescale.chunks.tiles import map_beside, map_tiles, map_tiles_serial, with_least_chunks
 from lakescale.chunks.tree import Merge, merge_tree, merge_tree_serial
 from lakescale.chunks.windows import overlap_add, overlap_add_serial
@@ -30,6 +32,7 @@ __all__ = [
     "Merge",
     "PackedBits",
     "Place",
+    "Shelf",
     "Stitch",
     "Tile",
     "Tree",
@@ -37,6 +40,7 @@ __all__ = [
     "Zones",
     "ask_zones",
     "ask_zones_serial",
+    "from_frame",
     "gather",
     "gather_serial",
     "map_beside",
@@ -52,7 +56,9 @@ __all__ = [
     "pull",
     "pull_serial",
     "read_again",
+    "run_in_stages",
     "sink",
+    "sink_parts",
     "sink_serial",
     "split_blocks",
     "split_key",

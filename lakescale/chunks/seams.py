@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.array as da
-from dask._task_spec import Task, TaskRef
+from dask._task_spec import Alias, Task, TaskRef
 from dask.base import normalize_token, tokenize
 from dask.dataframe import from_graph
 from dask.highlevelgraph import HighLevelGraph
@@ -125,6 +125,13 @@ def to_frame(graph: HighLevelGraph, keys: list[Any], meta: Any, name: str) -> An
     layer = _NamedGraph(needed)
     layer.token = tokenize(keys)
     return from_graph(layer, meta, (None,) * (len(keys) + 1), keys, name)
+
+
+def from_frame(frame: Any) -> tuple[dict[Any, Any], list[Any]]:
+    """Take the partitions of a dask frame: a graph, and the keys that they had before they were a frame."""
+    built = frame.optimize(fuse=False)
+    graph = dict(built.__dask_graph__())
+    return graph, [graph[key].target if isinstance(graph[key], Alias) else key for key in built.__dask_keys__()]
 
 
 class _NamedGraph(dict[Any, Any]):

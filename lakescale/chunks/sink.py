@@ -13,7 +13,7 @@ from dask.highlevelgraph import HighLevelGraph
 from lakescale.chunks.plan import plan_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,8 +46,42 @@ def sink(write: Callable[..., int], *arrays: da.Array, blocks: Sequence[tuple[in
     for k, (i, j) in enumerate(blocks):
         pixels = List(*(TaskRef((array.name, *(0,) * (array.ndim - 2), i, j)) for array in arrays))
         tasks[key, k] = Task((key, k), _run_block, write, (i, j), places[i][j], pixels)
-    graph = HighLevelGraph.from_collections(key, tasks, dependencies=list(arrays))
-    return da.Array(graph, key, ((1,) * len(blocks),), dtype=np.int64, meta=np.empty(0, np.int64))
+    return _as_array(HighLevelGraph.from_collections(key, tasks, dependencies=list(arrays)), key, len(blocks))
+
+
+def sink_parts(
+    write: Callable[[int, list[Any]], int],
+    graph: Mapping[Any, Any],
+    groups: Sequence[list[Any]],
+    *,
+    numbers: Sequence[int],
+    name: str,
+) -> da.Array:
+    """Hand groups of results, such as partitions of a frame, to a function that does something with them.
+
+    Parameters
+    ----------
+    write
+        ``write(number, results) -> number``. It must bear to be run twice, since a worker may die.
+    graph
+        Tasks that make the results.
+    groups
+        Keys of the results of each group.
+    numbers
+        What each group is called.
+    name
+        Name of the tasks.
+
+    Returns
+    -------
+    dask.array.Array
+        int64, what ``write`` returned for each group. No two calls share tasks.
+    """
+    key = f"{name}-{uuid4().hex}"
+    tasks = dict(graph)
+    for k, (number, group) in enumerate(zip(numbers, groups, strict=True)):
+        tasks[key, k] = Task((key, k), _run_part, write, number, List(*map(TaskRef, group)))
+    return _as_array(HighLevelGraph.from_collections(key, tasks), key, len(groups))
 
 
 def sink_serial(
@@ -61,6 +95,14 @@ def sink_serial(
         pixels = [array[..., row : row + height, col : col + width] for array in arrays]
         results.append(write((i, j), places[i][j], pixels))
     return results
+
+
+def _as_array(graph: HighLevelGraph, key: str, count: int) -> da.Array:
+    return da.Array(graph, key, ((1,) * count,), dtype=np.int64, meta=np.empty(0, np.int64))
+
+
+def _run_part(write: Callable[[int, list[Any]], int], number: int, results: list[Any]) -> NDArray[np.int64]:
+    return np.array([write(number, results)], np.int64)
 
 
 def _run_block(

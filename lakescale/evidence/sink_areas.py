@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -20,6 +20,8 @@ AREA_UNIT_M2 = 2.0**-16
 """Areas are added as whole multiples of this: such sums do not depend on their order, and reach 1.4e8 km2."""
 _STEP_PX = 64
 _STRIP_PX = 256
+_CELLS = 2**16
+"""Cells whose areas are computed at once."""
 
 
 def pixel_areas_m2(grid: Grid, rows: range, cols: range) -> NDArray[np.float64]:
@@ -28,16 +30,8 @@ def pixel_areas_m2(grid: Grid, rows: range, cols: range) -> NDArray[np.float64]:
     Exact (see `lakescale.polygons.areas_m2`) every 64 pixels of the whole grid, bilinear between; 0 where the grid
     lies outside the world.
     """
-    nodes = [np.arange(r.start // _STEP_PX, -(-r.stop // _STEP_PX) + 1) for r in (rows, cols)]
-    row, col = (axis.ravel() * _STEP_PX for axis in np.meshgrid(*nodes, indexing="ij"))
-    boxes = to_map(shapely.box(col, row, col + 1, row + 1), grid.transform)
-    areas = areas_m2(gpd.GeoSeries(boxes, crs=grid.crs)).reshape(len(nodes[0]), len(nodes[1]))
-    areas = np.where(np.isfinite(areas), areas, 0.0)
-    i, y = _cell_and_share(rows, nodes[0])
-    j, x = _cell_and_share(cols, nodes[1])
-    y, upper, lower = y[:, None], areas[i], areas[i + 1]
-    along = upper * (1 - y) + lower * y
-    return along[:, j] * (1 - x) + along[:, j + 1] * x
+    row, col = (np.arange(r.start, r.stop) for r in (rows, cols))
+    return _Nodes.of(grid, rows, cols).areas_m2(row[:, None], col[None, :])
 
 
 def whole_areas(grid: Grid, rows: range, cols: range) -> NDArray[np.int64]:
@@ -47,6 +41,14 @@ def whole_areas(grid: Grid, rows: range, cols: range) -> NDArray[np.int64]:
         strip = range(first, min(first + _STRIP_PX, rows.stop))
         out[first - rows.start :][: len(strip)] = np.rint(pixel_areas_m2(grid, strip, cols) / AREA_UNIT_M2)
     return out
+
+
+def cell_areas(grid: Grid, row: NDArray[np.integer[Any]], col: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Compute true areas of single pixels, in units of `AREA_UNIT_M2`."""
+    if not len(row):
+        return np.empty(0, np.int64)
+    rows, cols = (range(int(axis.min()), int(axis.max()) + 1) for axis in (row, col))
+    return _Nodes.of(grid, rows, cols).units(row, col)
 
 
 def add_areas(
@@ -66,17 +68,42 @@ def add_areas(
         How many parts there are.
     """
     out = np.zeros(n_parts, np.int64)
-    cols, before = range(place.col, place.col + place.width), 0
+    rows, cols = range(place.row, place.row + place.height), range(place.col, place.col + place.width)
+    nodes, before = _Nodes.of(grid, rows, cols), 0
     for first in range(0, place.height, _STRIP_PX):
-        inside = is_sink[first : first + _STRIP_PX]
-        count = int(np.count_nonzero(inside))
-        if count:
-            rows = range(place.row + first, place.row + first + len(inside))
-            np.add.at(out, part[before : before + count], whole_areas(grid, rows, cols)[inside])
-        before += count
+        row, col = np.nonzero(is_sink[first : first + _STRIP_PX])
+        areas = nodes.units(row + (rows.start + first), col + cols.start)
+        np.add.at(out, part[before : before + len(row)], areas)
+        before += len(row)
     return out
 
 
-def _cell_and_share(pixels: range, nodes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    at = np.arange(pixels.start, pixels.stop)
-    return at // _STEP_PX - nodes[0], (at % _STEP_PX) / _STEP_PX
+class _Nodes(NamedTuple):
+    """Exact areas at every 64 pixels of the whole grid, as far as some pixels need them."""
+
+    first: tuple[int, int]
+    """Row and column of the first node, among those of the grid."""
+    m2: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, grid: Grid, rows: range, cols: range) -> _Nodes:
+        axes = [np.arange(r.start // _STEP_PX, -(-r.stop // _STEP_PX) + 1) for r in (rows, cols)]
+        row, col = (axis.ravel() * _STEP_PX for axis in np.meshgrid(*axes, indexing="ij"))
+        boxes = to_map(shapely.box(col, row, col + 1, row + 1), grid.transform)
+        areas = areas_m2(gpd.GeoSeries(boxes, crs=grid.crs)).reshape(len(axes[0]), len(axes[1]))
+        return cls((int(axes[0][0]), int(axes[1][0])), np.where(np.isfinite(areas), areas, 0.0))
+
+    def areas_m2(self, row: NDArray[np.integer[Any]], col: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+        """Interpolate areas of pixels; rows and columns of the grid may be of shapes that go together."""
+        i, y = row // _STEP_PX - self.first[0], (row % _STEP_PX) / _STEP_PX
+        j, x = col // _STEP_PX - self.first[1], (col % _STEP_PX) / _STEP_PX
+        left, right = (self.m2[i, at] * (1 - y) + self.m2[i + 1, at] * y for at in (j, j + 1))
+        return left * (1 - x) + right * x
+
+    def units(self, row: NDArray[np.integer[Any]], col: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Tell areas of pixels in units of `AREA_UNIT_M2`, few at a time: in floats they take 48 bytes each."""
+        out = np.empty(len(row), np.int64)
+        for start in range(0, len(row), _CELLS):
+            some = slice(start, start + _CELLS)
+            out[some] = np.rint(self.areas_m2(row[some], col[some]) / AREA_UNIT_M2)
+        return out

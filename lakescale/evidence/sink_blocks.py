@@ -89,24 +89,35 @@ class Found(NamedTuple):
     edges: Edges
 
 
+BORDER = np.dtype(
+    [
+        ("row", np.int64),  # of the first cell
+        ("col", np.int64),
+        ("depth", np.float32),
+        ("area", np.int64),
+        ("pieces", np.int64),  # how many parts of blocks it is
+        ("rank", np.int64),  # how many rows that touch no border begin before it in its row
+    ]
+)
+
+
 class Summary(NamedTuple):
-    """What the seams need to know of a block."""
+    """What the seams need to know of a block, or of a square of blocks."""
 
     ring: Ring
     parts: NDArray[Any]
-    """Of dtype `PART`: those that touch the border."""
-    rank: NDArray[np.int64]
-    """How many inner sinks begin before each of these in its row of the block."""
-    inner_roots: NDArray[np.int64]
-    """How many inner sinks begin in each row."""
+    """Of dtype `BORDER`: the sinks that touch the border."""
+    roots: NDArray[np.int64]
+    """How many rows that touch no border begin in each row."""
     void_ring: Ring
     void_cells: NDArray[np.int64]
+    """Of the voids: those of the ring first, then those that touch sinks at the border."""
     beside: NDArray[np.int64]
     """Only of the sinks that touch the border, by their number in the ring."""
 
 
 class Answer(NamedTuple):
-    """What the seams tell a block."""
+    """What the seams tell a block, or a square of blocks."""
 
     place: Place
     before: NDArray[np.int64]
@@ -148,7 +159,7 @@ def find_sinks(
     missing
         The numbers that mean void.
     """
-    elevation = as_elevation(dem, missing) + np.float32(0)
+    elevation = as_elevation(dem, missing)
     is_sink = filled > elevation
     found = find_parts(is_sink, connectivity=8)
     part = np.repeat(found.part, found.stop - found.start)
@@ -166,7 +177,9 @@ def find_sinks(
     beside = beside[:, chosen[beside[0]]]
     beside[0] = number[beside[0]]
     ring = ring._replace(parts=number[ring.parts])
-    kept = Kept(dem.shape, runs, elevation.ravel()[cell], parts[chosen], ring, void_ring, void_cells, beside)
+    kept = Kept(
+        dem.shape, runs, elevation.ravel()[cell] + np.float32(0), parts[chosen], ring, void_ring, void_cells, beside
+    )
     return Found(kept, code, Edges.of(elevation, filled))
 
 
@@ -246,11 +259,14 @@ def summarize(kept: Kept) -> Summary:
     is_inner[kept.ring.parts] = False
     ring_number[kept.ring.parts] = np.arange(len(kept.ring.parts))
     beside = kept.beside[:, ~is_inner[kept.beside[0]]]
-    row = kept.parts["row"]
+    row, own = kept.parts["row"], kept.parts[kept.ring.parts]
+    parts = np.ones(len(own), BORDER)
+    for name in ("row", "col", "depth", "area"):
+        parts[name] = own[name]
+    parts["rank"] = _rank_in_row(is_inner, row)[kept.ring.parts]
     return Summary(
         kept.ring,
-        kept.parts[kept.ring.parts],
-        _rank_in_row(is_inner, row)[kept.ring.parts],
+        parts,
         np.bincount(row[is_inner], minlength=kept.shape[0]),
         kept.void_ring,
         kept.void_cells,

@@ -102,6 +102,11 @@ def join(rests: list[SinkCells]) -> Split:
     return Split.of(SinkCells.join(rests))
 
 
+def deal(rest: SinkCells, number: int, count: int) -> SinkCells:
+    """Take the sinks whose id leaves that remainder."""
+    return rest.where(rest.table["id"] % count == number)
+
+
 def crossing(split: Split) -> SinkCells:
     """Hand on what reaches beyond a block or a square of blocks."""
     return split.crossing

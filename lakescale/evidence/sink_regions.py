@@ -14,6 +14,7 @@ from lakescale.chunks import (
     Blocks,
     Merge,
     Stitch,
+    Tree,
     map_beside,
     merge_tree,
     read_again,
@@ -25,9 +26,9 @@ from lakescale.chunks import (
 from lakescale.depressions import as_dem_array, declared_nodata, fill_stitch
 from lakescale.evidence.sink_areas import AREA_UNIT_M2
 from lakescale.evidence.sink_blocks import collect, find_sinks, name_sinks, share_edges, summarize
-from lakescale.evidence.sink_cells import Rules, SinkCells, Split, crossing, join
+from lakescale.evidence.sink_cells import Rules, SinkCells, Split, crossing, deal, join
 from lakescale.evidence.sink_edges import EDGE
-from lakescale.evidence.sink_seams import solve_seams
+from lakescale.evidence.sink_seams import contract_seams, expand_seams, solve_seams
 from lakescale.evidence.sink_tables import count_nested, make_rows, number_rows
 from lakescale.evidence.sinks import as_filled, check_choices, fill_depressions
 from lakescale.grid import Grid
@@ -69,10 +70,11 @@ def sink_regions(
 
     Lazy, and the same rows for any chunks. Of the sinks that are large enough, and of all at the edges of chunks, 4
     bytes a cell, 12 a run of cells along a row and 49 a sink wait in memory while seams are solved (on the disk, where
-    workers have a limit); the solving task holds 16 bytes a border pixel and 24 a row of each chunk, and 80 for each
-    sink at its edges. A sink that lies in one chunk is measured there; the cells of one that crosses seams (16 bytes
-    each) go to a task that measures all sinks that cross the seams within a square of 4 x 4 chunks, or of 4 x 4 such
-    squares and so on, and reach no further: its memory follows the largest such sinks. With ``levels`` above 1 the rows
+    workers have a limit). A solving task holds 16 bytes a border pixel and 24 a row of each chunk, and 80 for each sink
+    at its edges: of 512 chunks at most, since more are solved in squares of 16 x 16. A sink that lies in one chunk is
+    measured there; the cells of one that crosses seams (16 bytes each) go to one of the tasks that measure those that
+    cross the seams within a square of 4 x 4 chunks, or of 4 x 4 such squares and so on, and reach no further: as many
+    tasks as the square is chunks wide, so that each holds as much, or one large sink. With ``levels`` above 1 the rows
     wait in memory until they are numbered.
 
     Parameters
@@ -90,7 +92,7 @@ def sink_regions(
     Returns
     -------
     dask_geopandas.GeoDataFrame
-        One row a sink. One partition a chunk (of 4 pixels at least) and one a square of chunks;
+        One row a sink. One partition a chunk (of 4 pixels at least) and 4 or more a square of chunks;
         ``spatial_partitions`` is set. In the DEM's CRS, with the columns
 
         - ``sink_id``: int64. The outermost sinks that are large enough have 1, 2, ... in raster order of their first
@@ -153,6 +155,14 @@ def sink_regions(
     return _tabulate(pours, rules)
 
 
+def waiting(levels: int = 1) -> tuple[str, ...]:
+    """Name the tasks of `sink_regions` whose results wait for others; see `lakescale.store.Stages`."""
+    stitches = ("sink-cells", "sinks") if levels == 1 else ("sink-cells", "sinks", "sink-regions")
+    steps = (f"{name}-{step}" for name in stitches for step in ("summary", "contract", "pick"))
+    rows = ("sink-rows-rest",) if levels == 1 else ("sink-rows-rest", "sink-rows")
+    return (*steps, "sink-cells", "sink-pours-shared", "sink-pours", *rows)
+
+
 def _check(min_depth_m: float, min_area_m2: float, levels: int | None) -> None:
     for option, least in (("min_depth_m", min_depth_m), ("min_area_m2", min_area_m2)):
         if not 0 <= least < np.inf:
@@ -163,8 +173,11 @@ def _check(min_depth_m: float, min_area_m2: float, levels: int | None) -> None:
 
 def _tabulate(cells: Blocks, rules: Rules) -> dask_geopandas.GeoDataFrame:
     """Name the sinks of all chunks, then measure each where all of its cells are."""
-    how = Stitch("sinks", summarize, partial(solve_seams, rules=rules), name_sinks)
-    rows, places = merge_tree(stitch(cells, how), Merge("sink-rows", crossing, join, partial(_measure, rules=rules)))
+    tree = Tree(partial(contract_seams, rules=rules), partial(expand_seams, rules=rules))
+    how = Stitch("sinks", summarize, partial(solve_seams, rules=rules), name_sinks, tree=tree)
+    rows, places = merge_tree(
+        stitch(cells, how), Merge("sink-rows", crossing, deal, join, partial(_measure, rules=rules))
+    )
     ready = rows
     if rules.levels > 1:
         ready = stitch(rows, Stitch("sink-regions", count_nested, _number, number_rows))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from lakescale.evidence.sink_areas import AREA_UNIT_M2, whole_areas
+from lakescale.evidence.sink_areas import AREA_UNIT_M2, cell_areas
 from lakescale.kernels.nesting import add_up, find_saddles, grow_tree, hold, link, prune
 from lakescale.polygons import outline_parts, to_map
 from lakescale.schema import AREA_M2
@@ -200,9 +200,7 @@ def _cell_areas(cells: SinkCells, grid: Grid) -> NDArray[np.int64]:
     """Compute true areas in units of `AREA_UNIT_M2`."""
     area = np.empty(len(cells.row), np.int64)
     for at in _tiles(cells.row, cells.col):
-        row, col = cells.row[at], cells.col[at]
-        rows, cols = range(int(row.min()), int(row.max()) + 1), range(int(col.min()), int(col.max()) + 1)
-        area[at] = whole_areas(grid, rows, cols)[row - rows.start, col - cols.start]
+        area[at] = cell_areas(grid, cells.row[at], cells.col[at])
     return area
 
 

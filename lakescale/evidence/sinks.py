@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
 
-from lakescale.chunks import Blocks, PackedBits, Stitch, map_tiles, read_again, stitch, zip_blocks
+from lakescale.chunks import Blocks, map_tiles, read_again
 from lakescale.depression_seams import warn_outside
 from lakescale.depressions import as_elevation, declared_nodata, fill_tiled, look_outside
-from lakescale.evidence.sink_areas import AREA_UNIT_M2, add_areas
+from lakescale.evidence.sink_sizes import drop_small
 from lakescale.flats import drain_flats
 from lakescale.grid import Grid
-from lakescale.kernels.components import find_parts, paint
-from lakescale.regions import Ring, join_rings, like, ring_of
+from lakescale.regions import like
 from lakescale.schema import SINK, InputError, X, Y
 from lakescale.whitebox import fill_array, find_binary, require_memory
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from lakescale.chunks import Place
 
 _LOG = logging.getLogger(__name__)
 
@@ -147,7 +144,7 @@ def sink_depth(
         level = as_filled(filled, dem)
     depth = map_tiles(_subtract, level.data, array, depth=0, name="sink-depth", dtype=np.float32)
     if min_depth_m > 0 or min_area_m2 > 0:
-        depth = _drop_small(depth, grid, min_depth_m, min_area_m2)
+        depth = drop_small(depth, grid, min_depth_m, min_area_m2)
     return like(dem, depth).rename("sink_depth")
 
 
@@ -243,78 +240,3 @@ def _is_deep(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _name(dem: xr.DataArray) -> str:
     return str(dem.name or "dem")
-
-
-# -- sinks that are large enough
-
-
-class _Cells(NamedTuple):
-    """The sink cells of a block, and its voids."""
-
-    sink: PackedBits
-    void: PackedBits
-    depth: NDArray[np.float32]
-    """Of the sink cells in raster order."""
-    part_depth: NDArray[np.float32]
-    """Greatest depth of each part of the sink cells (8-connected)."""
-    part_area: NDArray[np.int64]
-    """In units of `AREA_UNIT_M2`; 0 where nobody asks."""
-
-
-class _Sizes(NamedTuple):
-    ring: Ring
-    depth: NDArray[np.float32]
-    """Greatest depth of each ring part."""
-    area: NDArray[np.int64]
-
-
-def _drop_small(depth: da.Array, grid: Grid | None, min_depth_m: float, min_area_m2: float) -> da.Array:
-    """Keep the sinks that are deep and large, however many chunks they span."""
-    cells = zip_blocks("sink-size-cells", partial(_pack, grid=grid), depth)
-    least = np.float32(min_depth_m), int(np.ceil(min_area_m2 / AREA_UNIT_M2))
-    how = Stitch("sink-size", _measure, partial(_choose, least=least), partial(_keep_chosen, least=least))
-    return stitch(cells, how).to_array(np.float32)
-
-
-def _pack(depth: NDArray[np.float32], place: Place, *, grid: Grid | None) -> _Cells:
-    sink = depth > 0
-    parts = find_parts(sink, connectivity=8)
-    part = np.repeat(parts.part, parts.stop - parts.start)
-    part_depth, part_area = np.zeros(parts.n_parts, np.float32), np.zeros(parts.n_parts, np.int64)
-    values = depth[sink]
-    np.maximum.at(part_depth, part, values)
-    if grid is not None:
-        part_area = add_areas(grid, place, sink, part, parts.n_parts)
-    return _Cells(PackedBits.of(sink), PackedBits.of(np.isnan(depth)), values, part_depth, part_area)
-
-
-def _measure(cells: _Cells) -> _Sizes:
-    ring = ring_of(find_parts(cells.sink.unpack(), connectivity=8))
-    return _Sizes(ring, cells.part_depth[ring.parts], cells.part_area[ring.parts])
-
-
-def _choose(
-    sizes: list[list[_Sizes]], _places: list[list[Place]], *, least: tuple[np.float32, int]
-) -> list[list[NDArray[np.bool_]]]:
-    """Tell for each ring part whether its sink is kept."""
-    group, span = join_rings([[s.ring for s in row] for row in sizes], corners=True)
-    count = int(group.max(initial=-1)) + 1
-    depth, area = np.zeros(count, np.float32), np.zeros(count, np.int64)
-    np.maximum.at(depth, group, np.concatenate([s.depth for row in sizes for s in row]))
-    np.add.at(area, group, np.concatenate([s.area for row in sizes for s in row]))
-    chosen = (depth >= least[0]) & (area >= least[1])
-    return [[chosen[group[s]] for s in row] for row in span]
-
-
-def _keep_chosen(
-    cells: _Cells, ring_is_chosen: NDArray[np.bool_], *, least: tuple[np.float32, int]
-) -> NDArray[np.float32]:
-    sink = cells.sink.unpack()
-    parts = find_parts(sink, connectivity=8)
-    chosen = (cells.part_depth >= least[0]) & (cells.part_area >= least[1])
-    chosen[ring_of(parts).parts] = ring_is_chosen
-    out = np.zeros(sink.shape, np.float32)
-    out[sink] = cells.depth
-    out[~paint(parts, chosen, np.zeros(out.shape, bool))] = 0
-    out[cells.void.unpack()] = np.nan
-    return out

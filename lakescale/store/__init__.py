@@ -15,6 +15,7 @@ which is seen when it is read, and most often when it is written again.
 - `commits`: writing chunks and their markers, reading one chunk.
 - `reader`: windows of checked chunks, lazily.
 - `layers`: `write_layer` and `open_layer`, single rasters.
+- `staging`: arrays computed in stages, what waits between them in files.
 """
 
 from lakescale.storage import locked
@@ -39,16 +40,19 @@ from lakescale.store.group import (
 )
 from lakescale.store.layers import open_layer, write_layer
 from lakescale.store.reader import StoredArray, lazy_array
+from lakescale.store.staging import Stages, compute_in_stages
 
 __all__ = [
     "FILLS",
     "Commits",
     "Member",
     "Raster",
+    "Stages",
     "StoredArray",
     "add_values",
     "as_json",
     "check_chunks",
+    "compute_in_stages",
     "describe",
     "is_store",
     "lazy_array",

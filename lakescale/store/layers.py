@@ -12,7 +12,6 @@ import zarr
 from dask.base import tokenize
 
 from lakescale.chunks import sink
-from lakescale.cluster import compute
 from lakescale.grid import Grid
 from lakescale.schema import InputError, X, Y
 from lakescale.storage import locate, locked
@@ -31,11 +30,13 @@ from lakescale.store.group import (
     stored_grid,
 )
 from lakescale.store.reader import StoredArray, lazy_array
+from lakescale.store.staging import compute_in_stages
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from lakescale.storage import Location
+    from lakescale.store.staging import Stages
 
 KIND = "layers"
 """What the store calls itself."""
@@ -50,6 +51,7 @@ def write_layer(
     *,
     chunks: int | None = None,
     overwrite: bool = False,
+    stages: Stages | None = None,
     client: Client | None = None,
     progress: bool = False,
 ) -> int:
@@ -67,6 +69,8 @@ def write_layer(
         Side of a chunk in pixels; by default the layer's, and 2048 for a new one.
     overwrite
         Whether a layer of that name is written anew, from whatever source; after a kill it goes on.
+    stages
+        How to compute it in stages, what waits between them in files; None computes it in one graph.
     client, progress
         As in `lakescale.write_cube`.
 
@@ -101,7 +105,8 @@ def write_layer(
                 placed = raster.chunk({Y: commits.chunk[0], X: commits.chunk[1]})
             tasks = sink(partial(commits.write, ()), placed.data, blocks=left, name=f"write-{name}")
             share = len(left) / len(commits.indices())
-            compute(tasks, client=client, progress=progress, description=name, pixels=round(raster.size * share))
+            told: dict[str, Any] = {"description": name, "pixels": round(raster.size * share)}
+            compute_in_stages(tasks, stages, client=client, progress=progress, **told)
     return len(left)
 
 
