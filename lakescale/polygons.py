@@ -107,6 +107,13 @@ def areas_3857_m2(geometry: gpd.GeoSeries) -> NDArray[np.float64]:
     return geometry.to_crs(_WEB_MERCATOR).area.to_numpy(copy=True)
 
 
+def true_pixel_m(grid: Grid) -> float:
+    """Side of a true square as large as the pixel in the middle of a grid, in metres; in EPSG:3857 less than told."""
+    row, col = (size // 2 for size in grid.shape)
+    pixel = to_map(np.array([shapely.box(col, row, col + 1, row + 1)], object), grid.transform)
+    return float(np.sqrt(areas_m2(gpd.GeoSeries(pixel, crs=grid.crs)).item()))
+
+
 def to_map(geometry: NDArray[Any], transform: Affine) -> NDArray[Any]:
     """Take pixel coordinates ``(col, row)`` to map coordinates ``(x, y)``."""
     a, b, c, d, e, f = transform[:6]

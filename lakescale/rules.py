@@ -1,4 +1,4 @@
-"""What counts as a lake by its shape: least area, holes filled, streams out, narrow necks cut."""
+"""What counts as a lake by its shape: least area, gaps and holes closed, streams out, narrow necks cut."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pandas as pd
 import shapely
 
 from lakescale.chunks import PackedBits, Stitch, map_tiles, stitch
+from lakescale.grid import Grid
 from lakescale.kernels.color import open_rectangle
-from lakescale.polygons import areas_3857_m2, areas_m2, polygonize
+from lakescale.polygons import areas_3857_m2, areas_m2, polygonize, true_pixel_m
 from lakescale.regions import fill_holes, label_regions, like
 from lakescale.schema import AREA_3857_M2, AREA_M2, KEPT, REASON, InputError
 
@@ -40,6 +41,9 @@ class PolygonRules:
     """Least true area, in m2; 0 for none."""
     min_area_3857_m2: float = 0.0
     """Least area in EPSG:3857, in m2 (the Cup's measure); 0 for none."""
+    gap_m: float = 80.0
+    """What lies between water and is too narrow to hold a square of this side (true metres) counts as lake, before
+    holes are filled: floes that leave a lake in pieces; 0 for off."""
     fill_holes: bool = True
     """Whether islands and lids inside a lake count as lake."""
     max_elongation: float = 10.0
@@ -52,7 +56,7 @@ class PolygonRules:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        for name in ("min_area_m2", "min_area_3857_m2", "max_elongation", "neck_px"):
+        for name in ("min_area_m2", "min_area_3857_m2", "gap_m", "max_elongation", "neck_px"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < np.inf:
                 raise InputError(f"{name} must be a number that is not negative, got {value!r}", "rules")
@@ -82,13 +86,15 @@ class PolygonRules:
 PRESETS = {
     "lakescale": PolygonRules(),
     "cup": PolygonRules(
-        min_area_m2=0.0, min_area_3857_m2=100_000.0, max_elongation=10.0, neck_px=7, neck_rule="streams"
+        min_area_m2=0.0, min_area_3857_m2=100_000.0, gap_m=0.0, max_elongation=10.0, neck_px=7, neck_rule="streams"
     ),
 }
 """Named rules; ``cup``: 0.1 km2 in EPSG:3857, streams ten times as long as wide, 7 x 7 opening."""
 
 
-def outline_candidates(mask: xr.DataArray, rules: PolygonRules) -> dask_geopandas.GeoDataFrame:
+def outline_candidates(
+    mask: xr.DataArray, rules: PolygonRules, *, within: xr.DataArray | None = None
+) -> dask_geopandas.GeoDataFrame:
     """Outline the regions of a mask and say of each whether it has the shape of a lake.
 
     Lazy, and the same set of rows for any chunks.
@@ -99,6 +105,8 @@ def outline_candidates(mask: xr.DataArray, rules: PolygonRules) -> dask_geopanda
         Bool ``(y, x)``, True on water.
     rules
         Rules on shape.
+    within
+        Bool ``(y, x)``: outside it nothing counts as lake that is no water.
 
     Returns
     -------
@@ -106,7 +114,10 @@ def outline_candidates(mask: xr.DataArray, rules: PolygonRules) -> dask_geopanda
         As `polygonize`, with ``area_m2`` (true), ``area_3857_m2``, and ``reason``: ``kept``, or why not. Parts cut off
         are rows too.
     """
-    whole = fill_holes(mask) if rules.fill_holes else mask
+    whole = close_gaps(mask, rules.gap_m)
+    whole = fill_holes(whole) if rules.fill_holes else whole
+    if within is not None and whole is not mask:
+        whole &= within | mask
     if rules.neck_px <= 1:
         return _judged(polygonize(whole), rules, fallen=None)
     parted = cut_necks(whole, rules)
@@ -115,6 +126,35 @@ def outline_candidates(mask: xr.DataArray, rules: PolygonRules) -> dask_geopanda
     both = dd.concat([judged, cut])
     both.spatial_partitions = pd.concat([judged.spatial_partitions, cut.spatial_partitions], ignore_index=True)
     return both
+
+
+def close_gaps(mask: xr.DataArray, gap_m: float) -> xr.DataArray:
+    """Close a mask where the gaps in it are narrow: a closing by a square. Lazy, and the same for any chunks.
+
+    Parameters
+    ----------
+    mask
+        Bool ``(y, x)``.
+    gap_m
+        Side of the square, true metres; rounded to pixels of the middle of the grid, of which one or none changes
+        nothing.
+
+    Returns
+    -------
+    xr.DataArray
+        Bool ``(y, x)``: the mask, and what is not in it and too narrow to hold the square.
+    """
+    size_px = round(gap_m / true_pixel_m(Grid.of(mask))) if gap_m else 0
+    if size_px <= 1:
+        return mask
+    close = partial(_close, size_px=size_px)
+    return like(mask, map_tiles(close, mask.data, depth=2 * size_px, name="gaps-close", dtype=bool))
+
+
+def _close(mask: NDArray[np.bool_], *, size_px: int) -> NDArray[np.bool_]:
+    framed = np.pad(~mask, size_px, constant_values=True)  # what lies beyond the edge may be land
+    inside = slice(size_px, -size_px)
+    return ~open_rectangle(framed, (size_px, size_px), centred=True)[inside, inside]
 
 
 def elongation(geometry: NDArray[Any]) -> NDArray[np.float64]:

@@ -55,7 +55,7 @@ def map_command(
     min_sink_share: Annotated[float | None, typer.Option(help="Share of a lake that must lie in sinks [0].")] = None,
     ice_percent: Annotated[float | None, typer.Option(help="Of a raster: more than this is ice [50].")] = None,
     largest_ice: Annotated[bool | None, typer.Option(help="Only the largest piece of ice counts [no].")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Checkpoint, or NAME=CHECKPOINT; repeat it.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Checkpoint, NAME=CHECKPOINT, or none [shipped].")] = None,
     model_threshold: Annotated[float | None, typer.Option(help="Least probability of lake [the model's].")] = None,
     model_stride: Annotated[int | None, typer.Option(help="Pixels between windows [half a window].")] = None,
     model_gate: Annotated[bool | None, typer.Option(help="Skip windows without other evidence [no].")] = None,
@@ -64,12 +64,12 @@ def map_command(
     evidence: Annotated[
         str | None,
         typer.Option(
-            help="What the lakes are made of: color, index, auto (color or index, by the scene) or model (the first "
-            "one). Models beside color or index are not mixed in, unless with --fuse: see candidates_NAME.parquet."
+            help="What is looked at: auto (models, and color and index as the scene allows), or color, index or model "
+            "alone: the lakes are then made of that, and nothing is fused unless --fuse says so."
         ),
     ] = None,
     fuse: Annotated[
-        str | None, typer.Option(help="Fuse models, index, sinks, color and ice to lakes: seed, lakescale or none.")
+        str | None, typer.Option(help="Fuse models, index, sinks, color and ice: lakescale, seed or none [lakescale].")
     ] = None,
     index_threshold: Annotated[float | None, typer.Option(help="NDWI_ice above which a pixel is water [0.25].")] = None,
     preset: Annotated[str | None, typer.Option(help="Polygon rules: lakescale or cup.")] = None,
@@ -77,6 +77,7 @@ def map_command(
     min_area_3857_m2: Annotated[float | None, typer.Option(help="Least area in EPSG:3857, m2 [0].")] = None,
     max_elongation: Annotated[float | None, typer.Option(help="Longer than this times wide: a stream [10].")] = None,
     neck_px: Annotated[int | None, typer.Option(help="Narrower parts may be cut, pixels [5]; 0 for off.")] = None,
+    gap_m: Annotated[float | None, typer.Option(help="Gaps in a lake up to so wide are closed, m [80].")] = None,
     neck_rule: Annotated[str | None, typer.Option(help="Which are cut: bridges or streams [streams].")] = None,
     fill_holes: Annotated[bool | None, typer.Option(help="Whether islands and lids are lake [yes].")] = None,
     cup_regions: Annotated[
@@ -142,7 +143,7 @@ _PLAIN = (
     "image",
 )  # fmt: skip
 _MODELS = ("threshold", "stride", "gate", "device", "precision")
-_RULES = ("min_area_m2", "min_area_3857_m2", "max_elongation", "neck_px", "neck_rule", "fill_holes")
+_RULES = ("min_area_m2", "min_area_3857_m2", "max_elongation", "neck_px", "neck_rule", "fill_holes", "gap_m")
 
 
 def _tell(result: MapResult) -> None:

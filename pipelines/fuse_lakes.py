@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,7 +47,8 @@ class Fusion:
         """Say of it what a manifest tells."""
         counts = candidates.groupby([EVIDENCE, REASON]).size()
         of = {name: counts[name].to_dict() if name in counts.index.levels[0] else {} for name in self.names}
-        return {"preset": self.preset, "candidates": of}
+        method: Any = PRESETS[self.preset]()
+        return {"preset": self.preset, "options": asdict(method), "candidates": of}
 
 
 class Fused(NamedTuple):
@@ -115,7 +116,7 @@ def fuse_candidates(
     frames
         Judged candidates of each of its names, in one CRS, with ``reason`` and ``evidence``.
     products
-        Of the run: outlines of ``sink`` and ``color``, as far as there is such evidence.
+        Of the run: outlines of ``sink`` and ``color``, and ``sinks`` within sinks, as far as there is such evidence.
     layers
         Rasters of evidence by name, for presets that judge by them.
     ice, exclude
@@ -123,7 +124,8 @@ def fuse_candidates(
     """
     named = {name: frames[name] for name in fusion.names}
     crs = next(iter(named.values())).crs
-    beside = {"sinks": _frame(products.get(SINK), crs), "color": _frame(products.get(COLOR), crs), "ice": ice}
+    sinks = products["sinks"] if "sinks" in products else _frame(products.get(SINK), crs)
+    beside = {"sinks": sinks, "color": _frame(products.get(COLOR), crs), "ice": ice}
     every = pd.concat([frame.assign(**{ROW: np.arange(len(frame))}) for frame in named.values()], ignore_index=True)
     takes_part = (every[REASON] == KEPT) | (REASON in PRESETS[fusion.preset]().if_there.get(MODELS, ()))
     lakes, reasons = fuse(

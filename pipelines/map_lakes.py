@@ -177,6 +177,7 @@ class _Run:
         recipe, models = open_models(recipe)
         sources = prepared.sources if prepared else open_sources(recipe)
         masks = find_evidence(sources, recipe)
+        sources.notes += [note for model in models for note in model.notes(sources.grid)]
         beside = open_fusion(recipe, models, masks), open_cup(recipe, sources.scene)
         return cls(recipe, sources, models, masks, *beside, prepared)
 

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from pipelines.run_models import RunModel
     from pipelines.sources import Sources
 
-CANDIDATES, IMAGE, NOT_SEEN, NO_DEM = "candidates", "image", "not_seen", "no_dem"
+CANDIDATES, IMAGE, NOT_SEEN, NO_DEM, SINKS = "candidates", "image", "not_seen", "no_dem", "sinks"
 """Names of products; outlines of evidence go by its name."""
+_FRAMES = (CANDIDATES, SINKS)
+"""Beginnings of the names of products that stay frames."""
 
 
 def lazy_products(
@@ -51,20 +53,21 @@ def lazy_products(
     -------
     dict
         Lazy frames and rasters: ``candidates`` (``candidates_index`` where they are fused), ``not_seen``, ``image``;
-        where there is such evidence, the outlines of each mask of water, of ``sink``, of ``no_dem`` and ``ice``; of
-        each model its outlines as ``probability_NAME``, ``candidates_NAME`` and ``windows_NAME``.
+        where there is such evidence, the outlines of each mask of water, of ``sink``, of ``no_dem`` and ``ice``, and
+        ``sinks`` within sinks; of each model its outlines as ``probability_NAME``, ``candidates_NAME`` and
+        ``windows_NAME``.
     """
     masks = {name: layers[name] for name in names}
     lakes = {model.layer: model.mask(layers[model.layer], sources.region) for model in models}
-    lazy = {
-        f"{CANDIDATES}_{model.name}": outline_candidates(lakes[model.layer], recipe.polygon_rules) for model in models
-    }
-    water = _choose_water(masks, recipe)
-    lazy |= {name: outline_candidates(mask, recipe.polygon_rules) for name, mask in water.items()}
+    water = {f"{CANDIDATES}_{model.name}": lakes[model.layer] for model in models} | _choose_water(masks, recipe)
+    rules, within = recipe.polygon_rules, sources.region
+    lazy: dict[str, Any] = {name: outline_candidates(mask, rules, within=within) for name, mask in water.items()}
     lazy |= {NOT_SEEN: polygonize(~layers[SEEN]), IMAGE: overview(sources.scene, layers[SEEN])}
     lazy |= {name: polygonize(mask) for name, mask in (masks | lakes).items()}
     if SINK in layers:
         lazy |= {SINK: polygonize(layers[SINK]), NO_DEM: polygonize(layers[SINK_DEPTH].isnull())}
+    if sources.sinks is not None:
+        lazy[SINKS] = sources.sinks
     if sources.ice_raster is not None:
         lazy[ICE] = polygonize(sources.ice_raster)
     seen = sources.scene.assign_coords({SEEN: layers[SEEN].drop_vars(SEEN, errors="ignore")})
@@ -83,9 +86,11 @@ def compute_products(lazy: dict[str, Any], sources: Sources, recipe: MapRecipe) 
     pixels = sources.scene[0].size
     found = compute(*lazy.values(), pixels=pixels)
     products: dict[str, Any] = {
-        name: _in_order(one) if hasattr(one, "geometry") and not name.startswith(CANDIDATES) else one
+        name: _in_order(one) if hasattr(one, "geometry") and not name.startswith(_FRAMES) else one
         for name, one in zip(lazy, found, strict=True)
     }
+    if SINKS in products:
+        products[SINKS] = _within(products[SINKS], sources)
     if recipe.evidence == "model":
         products[CANDIDATES] = products[f"{CANDIDATES}_{recipe.models[0].name}"]
     pixels = shapely.area(sources.grid.geobox.extent.geom)
@@ -102,6 +107,19 @@ def _choose_water(masks: dict[str, xr.DataArray], recipe: MapRecipe) -> dict[str
     if recipe.fuse is None:
         return {CANDIDATES: _unite(list(masks.values()))}
     return {f"{CANDIDATES}_{INDEX}": masks[INDEX]} if INDEX in masks else {}
+
+
+def _within(sinks: gpd.GeoDataFrame, sources: Sources) -> gpd.GeoDataFrame:
+    """Put sinks in order, and cut them where the run's grid or its area of interest ends: no lake goes on there."""
+    sinks = sinks.sort_values("sink_id")
+    looked_at = shapely.box(*sources.grid.bounds_xyxy)
+    if sources.aoi is not None:
+        looked_at = shapely.intersection(looked_at, sources.aoi.to_crs(sinks.crs).union_all())
+    shapely.prepare(looked_at)
+    outline = np.array(sinks.geometry, object)
+    cut = ~shapely.covers(looked_at, outline)
+    outline[cut] = shapely.intersection(outline[cut], looked_at)
+    return sinks.set_geometry(outline)[shapely.area(outline) > 0].reset_index(drop=True)
 
 
 def _in_order(outlines: gpd.GeoDataFrame) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from lakescale.models.shipped import SHIPPED
 from lakescale.rules import PRESETS, PolygonRules
 from lakescale.schema import InputError
 from pipelines.strict import Place, Strict
@@ -27,6 +28,8 @@ def _as_source(value: Any) -> Any:
     return {"source": str(value)} if isinstance(value, str | Path) else value
 
 
+LAKESCALE = "lakescale"
+"""The preset of fusion that knows of sinks within sinks, and asks models about the water index."""
 _ELSEWHERE = ("out", "cluster", "write_evidence", "report", "cup_regions", "image")
 """What lakes do not depend on."""
 
@@ -88,7 +91,7 @@ class ModelRecipe(Strict):
     name: str | None = None
     """Names its layer and its candidates; by default ``sam``, ``deeplab`` (DeepLabV3Plus), or the file's stem."""
     source: str
-    """A checkpoint of lakescale, as the workers see it, or its URL."""
+    """A checkpoint of lakescale, as the workers see it, or its URL; ``shipped`` is the one that comes with it."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Lake is where the probability is at least this."""
     window: Annotated[int, Field(ge=1)] | None = None
@@ -116,7 +119,8 @@ def _as_model(value: Any) -> Any:
 
 
 def _as_models(value: Any) -> Any:
-    return [] if value is None else [_as_model(one) for one in (value if isinstance(value, list | tuple) else [value])]
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [_as_model(one) for one in listed if one not in (None, "none")]
 
 
 class ClusterRecipe(Strict):
@@ -152,14 +156,17 @@ class MapRecipe(Strict):
     cloud_margin_m: Annotated[float, Field(ge=0)] = 0.0
     """What lies within this distance of cloud counts as not seen, too: its thin edges, over dark water above all."""
     models: Annotated[tuple[ModelRecipe, ...], BeforeValidator(_as_models)] = ()
+    """In order of precedence. Where the recipe names none, the one that comes with lakescale, if lakes are fused or
+    made of a model; ``none`` for none."""
     evidence: Literal["auto", "color", "index", "model"] = "auto"
-    """What the lakes are made of. ``auto``: color thresholds for 8-bit RGB, the water index for reflectance; ``model``:
-    the first model."""
+    """What is looked at beside models. ``auto``: color thresholds and the water index, as far as the scene allows;
+    ``model``: neither. Without fusion it is what the lakes are made of: color or, for reflectance, the index; the first
+    model."""
     index_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.25
     fuse: Annotated[Literal["seed", "lakescale"] | None, BeforeValidator(_as_none)] = None
     """How the candidates of models, then those of the water index, are fused with sinks, color and ice to lakes, see
-    `lakescale.fuse`; None takes the lakes from what ``evidence`` says, by themselves. ``evidence`` then says what is
-    looked at: ``model`` keeps the index out."""
+    `lakescale.fuse`; None takes the lakes from what ``evidence`` says, by themselves. Where the recipe does not say it,
+    ``lakescale``, unless ``evidence`` names one kind."""
     preset: str = "lakescale"
     rules: dict[str, Any] = Field(default={})
     """Changes to the preset's polygon rules, by the names of `lakescale.PolygonRules`."""
@@ -174,6 +181,17 @@ class MapRecipe(Strict):
     report: bool = True
     """Whether the page that shows it all is written at the end, ``report.html``."""
     cluster: ClusterRecipe = ClusterRecipe()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Settle what the entries left out mean, so that a recipe that was written down means the same for ever."""
+        if not isinstance(values, dict):
+            return values
+        evidence = values.get("evidence", "auto")
+        fuse = values.get("fuse", LAKESCALE if evidence == "auto" else None)
+        needs_model = fuse not in (None, "none") or evidence == "model"
+        return {"models": [SHIPPED] if needs_model else []} | values | {"fuse": fuse}
 
     @model_validator(mode="after")
     def _has_what_it_asks_for(self) -> MapRecipe:
@@ -193,6 +211,11 @@ class MapRecipe(Strict):
             known = ", ".join(PolygonRules.__dataclass_fields__)
             raise InputError(f"no polygon rule {min(unknown)!r}", "recipe: rules", f"the rules are {known}")
         return PolygonRules.preset(self.preset, **self.rules)
+
+    @property
+    def nests_sinks(self) -> bool:
+        """Whether lakes are fused by sinks that lie one within the other."""
+        return self.fuse == LAKESCALE
 
     @property
     def answer(self) -> dict[str, Any]:
@@ -257,8 +280,8 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _put_in_models(values: dict[str, Any], options: dict[str, Any]) -> None:
-    """Set options in every model."""
-    models = _as_models(values.get("models"))
+    """Set options in every model; where none is named, in the one that comes with lakescale."""
+    models = _as_models(values.get("models", SHIPPED))
     if options and not models:
         named = ", ".join(OPTIONS.get(f"models.{name}", name) for name in options)
         raise InputError(f"{named} is for models, and none is given", "recipe: models", "give one: --model PATH")

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lakescale import __version__
 from lakescale.evidence.model import count_windows, lake_probability
 from lakescale.evidence.model_source import ModelSource, checkpoint_source
 from lakescale.models import describe_checkpoint
+from lakescale.models.shipped import SHIPPED, SHIPPED_PIXELS_M, shipped_checkpoint
 from lakescale.models.spec import SAM
+from lakescale.polygons import true_pixel_m
 from lakescale.schema import COLOR, DEM, ICE, INDEX, PROBABILITY, SEEN, SINK, InputError
 from lakescale.storage import name_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from lakescale.grid import Grid
     from lakescale.models import CheckpointInfo
     from pipelines.recipe import MapRecipe, ModelRecipe
 
@@ -63,6 +67,17 @@ class RunModel:
         about = {"source": self.source.path, "hash": self.source.hash, "threshold": self.threshold}
         return about | self.windows | {"counts": {str(name): int(count) for name, count in counts.items()}}
 
+    def notes(self, grid: Grid) -> list[str]:
+        """Say what is to be known of it before its answers are believed."""
+        if self.source.path != SHIPPED:
+            return []
+        notes = [f"model {self.name}: it comes with lakescale {__version__}, hash {self.source.hash[:12]}"]
+        size_m, (least, most) = true_pixel_m(grid), SHIPPED_PIXELS_M
+        if not least <= size_m <= most:
+            what = f"it has learned from pixels of {least:g} to {most:g} m, these have {size_m:.3g} m"
+            notes.append(f"warning: model {self.name}: {what}; bring the scene to --resolution 10, or train one")
+        return notes
+
     def _gate(self, gate: xr.DataArray | None) -> xr.DataArray | None:
         if not self.gated:
             return None
@@ -106,13 +121,17 @@ def _settle(asked: ModelRecipe, info: CheckpointInfo) -> ModelRecipe:
     window = asked.window or info.spec.window
     return asked.model_copy(
         update={
-            "name": asked.name or _NAMES.get(info.spec.architecture, Path(name_of(asked.source)).stem),
+            "name": asked.name or _NAMES.get(info.spec.architecture, _stem(asked.source)),
             "threshold": asked.threshold or float(info.spec.threshold),
             "window": window,
             "stride": asked.stride or max(1, window // 2),
             "hash": info.hash,
         }
     )
+
+
+def _stem(source: str) -> str:
+    return Path(name_of(str(shipped_checkpoint()) if source == SHIPPED else source)).stem
 
 
 def _open(asked: ModelRecipe) -> RunModel:

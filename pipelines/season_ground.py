@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,15 @@ import xarray as xr
 from dask.base import tokenize
 
 from lakescale import __version__
+from lakescale.cluster import compute
 from lakescale.cube import open_cube
 from lakescale.grid import Grid
 from lakescale.scene.on_grid import read_grid
 from lakescale.schema import SINK, SINK_DEPTH, InputError, X, Y
 from lakescale.store import is_store, open_array, open_layer, open_store, write_layer
 from pipelines.season_scenes import open_one
-from pipelines.sources import Sources, add_areas, add_terrain, find_grid
+from pipelines.season_tables import is_told, read_table, write_told
+from pipelines.sources import LEAST_SINK_M2, Sources, add_areas, add_terrain, find_grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +36,8 @@ _LOG = logging.getLogger(f"lakescale.{__name__}")
 
 STORED = frozenset({SINK_DEPTH, SINK})
 """Layers of evidence that dates do not write: depths are read from the season's store, sinks follow from them."""
+OUTLINES = "sinks.parquet"
+"""Of a season's folder: sinks within sinks, as `lakescale.sink_regions` gives them."""
 _REQUEST = "request"
 OF_THE_CATALOGUE = (
     "title", "creator", "license", "credits", "position_error_m", "volume", "depth", "lids", "ice_sheet",
@@ -113,7 +118,7 @@ def lay_ground(recipe: SeasonRecipe, grid: Grid) -> Ground:
     sources = Sources(_blank(grid, recipe.scene.chunks), grid, [])
     add_areas(sources, recipe)
     if recipe.dem is not None:
-        add_terrain(sources, recipe.dem)
+        add_terrain(sources, recipe.dem, nested=recipe.nests_sinks)
     depth = None if sources.sink_depth is None else _request(sources.sink_depth)
     areas = [state_of(source) for source in (recipe.aoi, recipe.exclude, recipe.ice and recipe.ice.source) if source]
     about = {name: value for name, value in recipe.answer.items() if name not in _ELSEWHERE}
@@ -123,7 +128,7 @@ def lay_ground(recipe: SeasonRecipe, grid: Grid) -> Ground:
 
 
 def write_sinks(ground: Ground, folder: Path) -> Ground:
-    """Write the depth of sinks, as far as it is not there, and read it from there for all dates."""
+    """Write the depth of sinks, and outlines, as far as they are not there, and read them from there for all dates."""
     depth, store = ground.sources.sink_depth, folder
     if depth is None:
         return ground
@@ -133,7 +138,23 @@ def write_sinks(ground: Ground, folder: Path) -> Ground:
     written = write_layer(depth.assign_attrs({_REQUEST: request}), store, SINK_DEPTH, chunks=max(rows[0], cols[0]))
     _LOG.info("sinks: %d chunks written", written)
     stored = open_layer(store, SINK_DEPTH).chunk({Y: rows, X: cols})
-    return replace(ground, sources=replace(ground.sources, sink_depth=stored), chunks_written=written)
+    sinks = _write_outlines(ground, store.with_name(OUTLINES), request)
+    sources = replace(ground.sources, sink_depth=stored, sinks=sinks)
+    return replace(ground, sources=sources, chunks_written=written)
+
+
+def _write_outlines(ground: Ground, path: Path, request: str) -> Any:
+    """Write the outlines of sinks within sinks, where lakes are fused by them; what is there and damaged, anew."""
+    sinks, dem = ground.sources.sinks, ground.recipe.dem
+    if sinks is None or dem is None:
+        return None
+    token = digest([request, dem.min_depth_m, LEAST_SINK_M2])
+    if is_told(path, token):
+        with suppress(InputError):
+            return read_table(path)
+    (found,) = compute(sinks, description="sinks within sinks")
+    write_told(found, path, token, [])
+    return found
 
 
 def digest(told: Any) -> str:

@@ -95,7 +95,7 @@ def _with_written_sinks(ground: Ground) -> Ground:
     depth = ground.sources.sink_depth
     if depth is None:
         return ground
-    return replace(ground, sources=replace(ground.sources, sink_depth=xr.zeros_like(depth)))
+    return replace(ground, sources=replace(ground.sources, sink_depth=xr.zeros_like(depth), sinks=None))
 
 
 def _plan_first(ground: Ground, left: list[list[SeasonScene]], folder: SeasonFolder) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lakescale.dem import open_dem
 from lakescale.evidence.cloud import assess_cloud, seen_without_cloud
 from lakescale.evidence.color import color_mask, index_mask
 from lakescale.evidence.ice import ice_mask, is_raster
+from lakescale.evidence.sink_regions import sink_regions
 from lakescale.evidence.sinks import sink_depth
 from lakescale.grid import Grid
 from lakescale.regrid import regrid
@@ -20,6 +21,7 @@ from lakescale.scene import SceneParts, bring_to_grid, open_parts, seen_mask
 from lakescale.scene.on_grid import choose_resampling, overlap, read_grid
 from lakescale.schema import BAND, BLUE, COLOR, DEM, GREEN, INDEX, RED, SEEN, TIME, InputError, X, Y
 from lakescale.store import open_layer
+from pipelines.recipe import LAKESCALE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pipelines.recipe import DemRecipe, GridRecipe, IceRecipe, MapRecipe, SceneRecipe
+
+
+LEAST_SINK_M2 = 2000.0
+"""Least true area of a sink that lakes are fused by: smaller ones hold no lake, and rough ground has very many."""
 
 
 @dataclass
@@ -48,6 +54,8 @@ class Sources:
     """A DEM: float32, m, NaN where there is no elevation."""
     sink_depth: xr.DataArray | None = None
     """Of that DEM: float32, m, NaN where there is no elevation."""
+    sinks: Any = None
+    """Outlines of that DEM's sinks, one within the other (a lazy frame, or a frame), where lakes are fused by them."""
     region: xr.DataArray | None = None
     """Bool, where lakes are looked for; None for everywhere."""
 
@@ -68,7 +76,7 @@ def open_sources(recipe: MapRecipe) -> Sources:
     notes.append(cloud_note)
     add_areas(sources, recipe)
     if recipe.dem is not None:
-        add_terrain(sources, recipe.dem)
+        add_terrain(sources, recipe.dem, nested=recipe.nests_sinks)
     return sources
 
 
@@ -135,8 +143,11 @@ def add_areas(sources: Sources, recipe: MapRecipe) -> None:
         _add_ice(sources, recipe.ice)
 
 
-def add_terrain(sources: Sources, asked: DemRecipe) -> None:
-    """Find the sinks of a DEM, on the run's grid and a margin round it, so that its edge cuts no sink open."""
+def add_terrain(sources: Sources, asked: DemRecipe, *, nested: bool) -> None:
+    """Find the sinks of a DEM, on the run's grid and a margin round it, so that its edge cuts no sink open.
+
+    With ``nested`` outline them too, one within the other.
+    """
     source = asked.source[0] if len(asked.source) == 1 else asked.source
     chunks = sources.scene.data.chunks[-2:]
     if isinstance(source, str) and _is_zarr(source):
@@ -156,6 +167,9 @@ def add_terrain(sources: Sources, asked: DemRecipe) -> None:
         raster.isel(inside).chunk(dict(zip((Y, X), chunks, strict=True))).assign_coords(sources.grid.coords())
         for raster in (placed.assign_attrs(dem.attrs), depth)
     )
+    if nested:
+        least: dict[str, Any] = {"min_depth_m": asked.min_depth_m, "min_area_m2": LEAST_SINK_M2}
+        sources.sinks = sink_regions(placed, engine=asked.engine, nodata=asked.voids, levels=None, **least)
     about = f"{dem.attrs.get('source', source)}, sinks deeper than {asked.min_depth_m:g} m, engine {asked.engine}"
     sources.notes.append(f"dem: {about}, enclosed voids are {asked.voids}s")
 
@@ -168,6 +182,8 @@ def find_evidence(sources: Sources, recipe: MapRecipe) -> dict[str, xr.DataArray
     wanted = (recipe.evidence,) if recipe.evidence in (COLOR, INDEX) else (COLOR, INDEX)
     if recipe.evidence == INDEX and not {RED, BLUE} - bands:
         missing[INDEX] = ""  # asked for by name: a ranking is better than nothing
+    if recipe.fuse == LAKESCALE and recipe.models and not {RED, BLUE} - bands:
+        missing[INDEX] = ""  # the preset asks the models about each of its candidates
     evidence = {}
     if COLOR in wanted and not missing[COLOR]:
         evidence[COLOR] = color_mask(scene, region=sources.region)

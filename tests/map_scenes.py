@@ -40,7 +40,8 @@ def run_here(monkeypatch, *arguments):
 
 
 def recipe(scene, out, **options):
-    options = {"cluster__kind": "threads", "cluster__dashboard": "none", **options}
+    """A recipe for threads; unless it is told otherwise, without a model and without fusion: what most tests test."""
+    options = {"cluster__kind": "threads", "cluster__dashboard": "none", "models": "none", "fuse": "none", **options}
     return read_recipe(None, scene__source=str(scene), out=out, **options)
 
 

@@ -58,6 +58,8 @@ def test_ingest_writes_a_cube_once_and_map_reads_it(two_dates, tmp_path):
         tmp_path / "RUN",
         "--cluster",
         "threads",
+        "--fuse",
+        "none",
     )
     assert done.returncode == 0, done.stderr
     assert len(gpd.read_parquet(tmp_path / "RUN" / "lakes.parquet")) == 2
@@ -89,7 +91,7 @@ def test_ingest_brings_a_dem_to_the_cubes_grid(two_dates, tmp_path):
     np.testing.assert_array_equal(layer, ls.regrid(ls.open_dem(dem), ls.Grid.of(cube)))
     mapped = lakescale(
         "map", "--scene", tmp_path / "cube.zarr", "--date", "2019-07-23", "--dem", tmp_path / "dem.zarr",
-        "--out", tmp_path / "RUN", "--cluster", "threads",
+        "--out", tmp_path / "RUN", "--cluster", "threads", "--fuse", "none",
     )  # fmt: skip
     assert mapped.returncode == 0, mapped.stderr
     assert (gpd.read_parquet(tmp_path / "RUN" / "lakes.parquet").dem_share == 1).all()

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from map_scenes import FILES, lakescale
 from matplotlib.image import imread
+from test_map_default import NAME
 
 import lakescale as ls
 from lakescale.schema import InputError
@@ -53,7 +54,8 @@ def test_what_went_in_is_what_a_user_would_have(demo):
     out, _ = demo
     assert {path.name for path in out.iterdir()} >= {*DATES, "input", "score.json", "quicklook.png"}
     for day in DATES:
-        assert {path.name for path in (out / day).iterdir()} == FILES
+        fused = {"candidates_index.parquet", f"candidates_{NAME}.parquet"}
+        assert {path.name for path in (out / day).iterdir()} == FILES | fused
         notes = json.loads((out / day / "manifest.json").read_text())["notes"]
         assert any("Moussavi" in note for note in notes)
         assert any("dem_synthetic.tif" in note for note in notes)

@@ -276,6 +276,23 @@ def test_rasters_of_evidence(lazy):
     assert told(least_score=2.0) == [KEPT, KEPT, "too little agrees with it", OFF]  # index and color support it
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_index_s_candidates_are_shown_to_the_models(lazy):
+    """Rock that the index takes for water, beside the same polygons of a model, whose word is not asked."""
+    frames = {"deeplab": FOUR.iloc[:0], "index": cut(FOUR, 2) if lazy else FOUR}
+
+    def told(frames, **options):
+        reasons = run(frames, evidence=RASTERS, min_ice_share=0.0, least_score=-9.0, **options)[1]
+        return (reasons.compute() if lazy else reasons)["reason"].tolist()
+
+    improbable = "too improbable by the models"
+    assert told(frames, min_index_probability=0.5) == [KEPT, improbable, KEPT, KEPT]
+    assert told(frames, min_index_probability=0.7) == [KEPT, improbable, improbable, KEPT]
+    assert told(frames, min_index_probability=0.0) == [KEPT] * 4
+    assert told({"deeplab": frames["index"]}, min_index_probability=1.0) == [KEPT] * 4
+    assert run(frames, least_score=-9.0)[1].shape[0] in (4, None)  # without rasters nothing is asked
+
+
 def test_rasters_support_what_no_other_polygons_do():
     loose = outlines(*(box(x, 1, 8, 8).difference(box(x + 4, 5, 4, 4)) for x in (1, 11, 21)))
     assert run({"deeplab": loose})[1]["reason"].tolist() == [KEPT] * 3

@@ -45,7 +45,14 @@ def test_the_command_maps_the_real_scene(real_scene, tmp_path):
 
 def test_the_real_scenes_lakes_cover_its_water_pixel_by_pixel(real_scene, tmp_path):
     result = map_lakes(
-        recipe(real_scene, tmp_path / "RUN", rules__fill_holes=False, rules__min_area_m2=0, rules__neck_px=0)
+        recipe(
+            real_scene,
+            tmp_path / "RUN",
+            rules__gap_m=0,
+            rules__fill_holes=False,
+            rules__min_area_m2=0,
+            rules__neck_px=0,
+        )
     )
     blue, red = (
         rasterio.open(next(real_scene.glob(f"*_{band}_*.tif"))).read(1).astype(np.float64) for band in ("B02", "B04")

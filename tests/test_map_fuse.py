@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
 from typing import ClassVar
 
@@ -16,7 +17,8 @@ from test_map_sources import slope_with_bowl, write_dem
 
 import lakescale as ls
 from lakescale.evidence.model_source import ModelSource
-from lakescale.fusion import PRESETS, Seed
+from lakescale.fusion import PRESETS, Lakescale, Seed
+from lakescale.grid import Grid
 from lakescale.schema import KEPT, InputError, RunError
 from lakescale.store import open_layer
 from pipelines import fuse_lakes
@@ -50,7 +52,7 @@ class Drawn(RunModel):
 
     def probability(self, scene, gate):
         like = ls.seen_mask(scene)
-        values = np.full(like.shape, 0.1, np.float32)
+        values = np.full(like.shape, 0.05, np.float32)
         for top, bottom, left, right in self.boxes[self.name]:
             values[top:bottom, left:right] = 0.9
         return like.copy(data=da.from_array(values, chunks=like.chunks)).rename("probability")
@@ -101,7 +103,8 @@ def asked(folder, bowl, models):
 
     def ask(out, **options):
         drawn = models(sam=SAM, deeplab=DEEPLAB) if "models" not in options else options.pop("models")
-        options = {"models": drawn, "fuse": "seed", "dem__source": bowl, "dem__margin_m": 0, **options}
+        own = {"rules__gap_m": 0, "dem__source": bowl, "dem__margin_m": 0}
+        options = {"models": drawn, "fuse": "seed", **own, **options}
         return recipe(scene, out, **options)
 
     return ask
@@ -179,12 +182,12 @@ def test_no_candidate_is_lost(world):
         assert files[row.evidence].iloc[row.row].geometry.equals(row.geometry)
 
 
-def fuse_by_hand(run, preset, ice, *, whole=False, **options):
+def fuse_by_hand(run, preset, ice, *, names=("sam", "deeplab"), whole=False, **options):
     """Fuse what lies in the folder of a run: candidates that were kept, or the whole of them."""
-    frames = {name: gpd.read_parquet(run / f"candidates_{name}.parquet") for name in ("sam", "deeplab")}
+    frames = {name: gpd.read_parquet(run / f"candidates_{name}.parquet") for name in names}
     return ls.fuse(
         {name: frame if whole else frame[frame.reason == KEPT] for name, frame in frames.items()},
-        sinks=outlines(run / STORE, "sink"),
+        sinks=options.pop("sinks") if "sinks" in options else outlines(run / STORE, "sink"),
         color=outlines(run / STORE, "color"),
         ice=gpd.read_file(ice),
         preset=preset,
@@ -216,18 +219,26 @@ def test_lakes_are_those_of_fuse_by_hand_on_the_files_of_the_run(asked, ice, tmp
     assert fused.by_row[of_color].tolist() == reasons.by_row[of_color].tolist()
 
 
-def test_a_preset_of_rasters_and_reasons_is_given_both(asked, ice, tmp_path):
-    result = map_lakes(asked(tmp_path / "RUN", ice=str(ice), fuse="lakescale"))
-    layers = ("seen", "color", "probability_sam", "probability_deeplab")
+def test_a_preset_of_rasters_and_reasons_is_given_both(asked, models, ice, tmp_path):
+    """Models, then the index, whose word on 8-bit RGB needs that of a model; and sinks within sinks."""
+    drawn = models(sam=SAM, deeplab=[(25, 55, 25, 55)])
+    result = map_lakes(asked(tmp_path / "RUN", ice=str(ice), fuse="lakescale", models=drawn))
+    layers = ("seen", "color", "index", "probability_sam", "probability_deeplab")
     evidence = {name: open_layer(tmp_path / "RUN" / STORE, name) for name in layers}
-    lakes, reasons = fuse_by_hand(tmp_path / "RUN", "lakescale", ice, whole=True, evidence=evidence)
+    dem = ls.regrid(ls.open_dem(asked(tmp_path).dem.source[0]), Grid.of(evidence["seen"]), resampling="bilinear")
+    sinks = ls.sink_regions(dem, min_depth_m=0.5, min_area_m2=2000, levels=None).compute().sort_values("sink_id")
+    options = {"names": ("sam", "deeplab", "index"), "sinks": sinks, "whole": True, "evidence": evidence}
+    lakes, reasons = fuse_by_hand(tmp_path / "RUN", "lakescale", ice, **options)
     assert_lakes_are(result, lakes)
     for column in ("reason", "by", "by_row", "lake_id"):
         assert result.candidates[column].tolist() == reasons[column].tolist()
+    improbable = result.candidates.reason == "too improbable by the models"
     assert {"stream", KEPT, "merged into another polygon"} <= set(result.candidates.reason)
+    assert set(result.candidates.evidence[improbable]) == {"index"}
     told = manifest(result.out)
     assert told["fusion"]["preset"] == "lakescale"
-    assert sum(told["candidates"].values()) == len(SAM) + len(DEEPLAB)
+    assert told["fusion"]["options"] == asdict(Lakescale())
+    assert sum(told["candidates"].values()) == len(SAM) + 1 + len(result.of_models["index"])
 
 
 def test_ice_and_excludes_still_decide(asked, tmp_path):
@@ -334,7 +345,8 @@ def test_a_scene_without_lakes_is_fused_to_none(tmp_path, models):
     stored = gpd.read_parquet(tmp_path / "RUN/lakes.parquet")
     assert list(stored.columns) == list(result.lakes.columns)
     assert stored.crs.to_epsg() == 32622
-    assert manifest(tmp_path / "RUN")["fusion"] == {"preset": "seed", "candidates": {"sam": {}}}
+    told = manifest(tmp_path / "RUN")["fusion"]
+    assert told == {"preset": "seed", "options": asdict(Seed()), "candidates": {"sam": {}}}
 
 
 # -- what is refused, and what a run that fails leaves

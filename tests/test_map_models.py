@@ -22,7 +22,13 @@ from pipelines.map_lakes import map_lakes, plan
 from pipelines.recipe import read_recipe
 
 TINY = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
-ALL_SHAPES = {"rules__min_area_m2": 0, "rules__neck_px": 0, "rules__max_elongation": 0, "rules__fill_holes": False}
+ALL_SHAPES = {
+    "rules__gap_m": 0,
+    "rules__min_area_m2": 0,
+    "rules__neck_px": 0,
+    "rules__max_elongation": 0,
+    "rules__fill_holes": False,
+}
 
 
 @pytest.fixture(autouse=True)

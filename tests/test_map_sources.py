@@ -85,8 +85,9 @@ def test_sinks_that_the_scenes_edge_cuts_are_whole(tmp_path):
 def test_a_dem_that_covers_part_of_the_scene_says_so(small_scene, tmp_path):
     dem = write_dem(tmp_path / "dem.tif", slope_with_bowl(slice(15, 65), slice(15, 65))[:, :100])
     done = lakescale(
-        "map", "--scene", small_scene, "--out", tmp_path / "RUN", "--dem", dem, "--cluster", "threads", "--workers", 1
-    )
+        "map", "--scene", small_scene, "--out", tmp_path / "RUN", "--dem", dem, "--cluster", "threads", "--workers", 1,
+        "--fuse", "none",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "warning: the DEM covers 50.0% of the scene" in done.stdout
     lakes = gpd.read_parquet(tmp_path / "RUN" / "lakes.parquet")

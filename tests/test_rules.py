@@ -5,14 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasters import chunked, masks, raster
+from rasters import CUP_TRANSFORM, chunked, masks, raster
 from scipy import ndimage
 
 import lakescale as ls
+from lakescale.grid import Grid
 from lakescale.kernels.color import open_rectangle
-from lakescale.rules import CUT_OFF, CUT_PART, PRESETS, STREAM, TOO_SMALL, cut_necks, elongation, outline_candidates
+from lakescale.polygons import true_pixel_m
+from lakescale.rules import (
+    CUT_OFF,
+    CUT_PART,
+    PRESETS,
+    STREAM,
+    TOO_SMALL,
+    close_gaps,
+    cut_necks,
+    elongation,
+    outline_candidates,
+)
 from lakescale.schema import KEPT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,6 +46,7 @@ def rows(frame):
 rules_drawn = st.builds(
     ls.PolygonRules,
     min_area_m2=st.sampled_from([0.0, 5000.0]),
+    gap_m=st.sampled_from([0.0, 14.0, 40.0]),
     fill_holes=st.booleans(),
     max_elongation=st.sampled_from([0.0, 2.0, 10.0]),
     neck_px=st.sampled_from([0, 2, 3, 5]),
@@ -46,6 +60,61 @@ def test_candidates_do_not_depend_on_the_chunks(case, rules):
     mask, chunks = case
     whole = outline_candidates(raster(mask), rules)
     assert rows(outline_candidates(raster(mask, chunks), rules)) == rows(whole)
+
+
+def land_that_holds_a_square(mask, size_px):
+    """What squares without water cover, laid everywhere, beyond the edges too."""
+    framed = np.pad(mask, size_px)
+    land = np.zeros(framed.shape, bool)
+    for row in range(framed.shape[0] - size_px + 1):
+        for col in range(framed.shape[1] - size_px + 1):
+            square = slice(row, row + size_px), slice(col, col + size_px)
+            land[square] |= not framed[square].any()
+    return land[size_px:-size_px, size_px:-size_px]
+
+
+@settings(max_examples=40)
+@given(chunked(masks(24)), st.sampled_from([1, 2, 3, 4, 8]))
+def test_gaps_that_hold_no_square_are_closed(case, size_px):
+    mask, chunks = case
+    gap_m = size_px * true_pixel_m(Grid.of(raster(mask)))
+    closed = close_gaps(raster(mask, chunks), gap_m).values
+    np.testing.assert_array_equal(closed, ~land_that_holds_a_square(mask, size_px) if size_px > 1 else mask)
+
+
+def test_gaps_are_measured_in_true_metres():
+    """10 m of EPSG:3857 are 3.4 m at 70 N: the same gap of 4 pixels is 40 m there, and 14 m."""
+    mask = np.ones((20, 20), bool)
+    mask[:, 8:12] = False
+    for crs, origin, closes in (("EPSG:32622", (600_000, 7_700_000), 50), ("EPSG:3857", (-5_500_000, 11_050_000), 17)):
+        scene = raster(mask, transform=Affine(10, 0, origin[0], 0, -10, origin[1]), crs=crs)
+        assert close_gaps(scene, closes).values.all()
+        assert not close_gaps(scene, 0.8 * closes).values.all()
+
+
+def test_a_lake_in_floes_is_one_candidate_and_two_lakes_stay_two():
+    mask = np.zeros((60, 100), bool)
+    mask[10:50, 10:40] = mask[10:50, 60:90] = True
+    mask[:, 20:25] = mask[27:30] = False  # leads of ice, 5 and 3 pixels wide
+    frame = outline_candidates(raster(mask, 13), ls.PolygonRules(min_area_m2=0)).compute()
+    assert shapely.area(frame.geometry.values) / CUP_TRANSFORM.a**2 == pytest.approx([30 * 40, 30 * 40])
+    assert len(outline_candidates(raster(mask, 13), ls.PolygonRules(min_area_m2=0, gap_m=0)).compute()) == 6
+
+
+def test_what_is_closed_and_filled_stays_within():
+    """A ring of water round a hole, a gap in it, and a boundary through both."""
+    mask = np.zeros((30, 30), bool)
+    mask[5:25, 5:25] = True
+    mask[10:20, 10:20] = mask[5:10, 14:16] = False
+    within = np.zeros((30, 30), bool)
+    within[:, :15] = True
+    frame = outline_candidates(raster(mask, 7), ls.PolygonRules(min_area_m2=0), within=raster(within, 9)).compute()
+    (everywhere,) = outline_candidates(raster(mask), ls.PolygonRules(min_area_m2=0)).compute().geometry
+    pixel = CUP_TRANSFORM.a**2
+    assert everywhere.area == pytest.approx(400 * pixel)
+    inside = np.zeros((30, 30), bool)
+    inside[5:25, 5:15] = True
+    assert frame.geometry.area.sum() == pytest.approx((mask | inside).sum() * pixel)
 
 
 @settings(max_examples=40)
@@ -92,7 +161,7 @@ def two_lakes(neck_width, neck_length):
     ],
 )
 def test_parts_joined_by_a_narrow_neck_are_split(rules, width, length, lakes):
-    frame = outline_candidates(raster(two_lakes(width, length), 13), ls.PolygonRules(**rules)).compute()
+    frame = outline_candidates(raster(two_lakes(width, length), 13), ls.PolygonRules(gap_m=0, **rules)).compute()
     assert (frame.reason == KEPT).sum() == lakes
     assert (frame.reason == CUT_OFF).sum() == lakes - 1
 
@@ -121,7 +190,7 @@ def test_holes_are_filled_or_kept():
     mask[5:25, 5:25] = True
     mask[12:18, 12:18] = False
     filled, kept = (
-        outline_candidates(raster(mask, 7), ls.PolygonRules(fill_holes=fill, neck_px=0)).compute()
+        outline_candidates(raster(mask, 7), ls.PolygonRules(gap_m=0, fill_holes=fill, neck_px=0)).compute()
         for fill in (True, False)
     )
     assert len(filled.geometry.iloc[0].interiors) == 0
@@ -132,7 +201,7 @@ def test_holes_are_filled_or_kept():
 def test_small_candidates_stay_as_rows_with_their_reason():
     mask = np.zeros((20, 20), bool)
     mask[1, 1] = mask[3:14, 3:14] = True
-    frame = outline_candidates(raster(mask, 6), ls.PolygonRules()).compute()
+    frame = outline_candidates(raster(mask, 6), ls.PolygonRules(gap_m=0)).compute()
     assert sorted(frame.reason) == [KEPT, TOO_SMALL]
     assert frame.area_m2.max() > 5000
     cup = outline_candidates(raster(mask[:10, :11], 6), PRESETS["cup"]).compute()
@@ -142,6 +211,7 @@ def test_small_candidates_stay_as_rows_with_their_reason():
 def test_the_cups_preset_holds_the_cups_values():
     cup = ls.PolygonRules.preset("cup")
     assert (cup.min_area_3857_m2, cup.max_elongation, cup.neck_px, cup.neck_rule) == (100_000.0, 10.0, 7, "streams")
+    assert cup.gap_m == 0
     assert ls.PolygonRules.preset("cup", neck_px=3).neck_px == 3
 
 
@@ -160,6 +230,7 @@ def test_spatial_partitions_survive_the_rules():
         (lambda: ls.PolygonRules(min_area_m2=-1), "min_area_m2 must be a number"),
         (lambda: ls.PolygonRules(min_area_m2=float("nan")), "min_area_m2 must be a number"),
         (lambda: ls.PolygonRules(min_area_m2="abc"), "min_area_m2 must be a number"),
+        (lambda: ls.PolygonRules(gap_m=-1), "gap_m must be a number"),
         (lambda: ls.PolygonRules(neck_px=2.5), "neck_px must be whole"),
         (lambda: ls.PolygonRules(fill_holes="no"), "fill_holes true or false"),
         (lambda: ls.PolygonRules(max_elongation=0.5), "at least 1"),

@@ -300,6 +300,29 @@ def test_a_damaged_chunk_of_the_sinks_is_mended(season):
     assert 0.9 < gpd.read_parquet(run / "lakes.parquet").sink_share.item() < 1
 
 
+def test_fused_seasons_outline_their_sinks_once(season):
+    """Sinks within sinks lie beside the depths, are taken from there, and made anew where damaged or others."""
+    run = season.parent / "RUN"
+    assert not (run / "sinks.parquet").exists(), "nothing is fused by them"
+    fused = only(season, DATES[0], fuse="lakescale", evidence="index")
+    done = map_season(read(fused))
+    assert days(done, kept=False) == [DATES[0]], "fusion is part of what a date depends on"
+    sinks = gpd.read_parquet(run / "sinks.parquet")
+    dem = ls.open_dem(season.parent / "dem.tif")
+    expected = ls.sink_regions(dem, min_depth_m=0.5, min_area_m2=2000, levels=None).compute()
+    assert sinks.geometry.to_wkb().tolist() == expected.geometry.to_wkb().tolist()
+    notes = json.loads((run / "dates" / DATES[0] / "manifest.json").read_text())["notes"]
+    assert any(f"; sinks {len(sinks)}, color " in note for note in notes)
+    written = (run / "sinks.parquet").stat().st_mtime_ns
+    assert days(map_season(read(fused)), kept=True) == [DATES[0]]
+    assert (run / "sinks.parquet").stat().st_mtime_ns == written
+    (run / "sinks.parquet").write_bytes((run / "sinks.parquet").read_bytes()[:-60])
+    map_season(read(fused))
+    assert len(gpd.read_parquet(run / "sinks.parquet")) == len(sinks)
+    map_season(read(change(fused, dem={"source": "dem.tif", "margin_m": 0, "min_depth_m": 1e3})))
+    assert not len(gpd.read_parquet(run / "sinks.parquet"))
+
+
 def test_a_scene_that_changed_redoes_its_date_alone(season):
     run, others = season.parent / "RUN", {DATES[0], DATES[2]}
     write_scene(season.parent / f"S2_{DATES[1]}.tif", rgb([A, B, C]))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MEAN, PEAK, ICE_SHARE, UNSEEN_M = "probability_mean", "probability_max", "ice_share", "unseen_m"
 """Columns: the largest mean and maximum of the models' probabilities; share on ice; metres to what was not seen."""
 
+BACKED = "backed"
+"""Column: the largest mean of the models' probabilities, of candidates that are the water index's; else NaN."""
+
 _MASKS = (COLOR, INDEX, ICE)
 _OWN = "own_"
 
@@ -47,7 +50,8 @@ def add_evidence(models: Mapping[str, Any], evidence: Mapping[str, xr.DataArray]
     dict
         The frames with new columns, as far as the rasters tell: ``probability_mean`` and ``probability_max``;
         ``support``, the largest mean of ``color``, ``index`` and the probabilities of *other* models than the frame's
-        own; ``ice_share``; ``unseen_m``, of which 1000 is the most.
+        own; ``backed``, as ``probability_mean``, of the frame named ``index`` alone; ``ice_share``; ``unseen_m``, of
+        which 1000 is the most.
 
     Raises
     ------
@@ -93,6 +97,7 @@ def _summarize(frame: pd.DataFrame, *, own: str, rasters: tuple[str, ...]) -> pd
     told = {
         MEAN: [f"{_OWN}{name}_mean" for name in models],
         PEAK: [f"{_OWN}{name}_max" for name in models],
+        BACKED: [f"{_OWN}{name}_mean" for name in models if own == INDEX],
         SUPPORT: [f"{_OWN}{name}_mean" for name in others],
         ICE_SHARE: [f"{_OWN}{name}_mean" for name in rasters if name == ICE],
     }

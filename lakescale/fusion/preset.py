@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from lakescale.fusion.basins import DEPTH_M, LEVEL, Lidded, find_basins, find_fillers, find_lidded
-from lakescale.fusion.measuring import ICE_SHARE, MEAN, PEAK, UNSEEN_M, add_evidence
+from lakescale.fusion.measuring import BACKED, ICE_SHARE, MEAN, PEAK, UNSEEN_M, add_evidence
 from lakescale.fusion.outlines import cut_necks, fill_lids
 from lakescale.fusion.parts import COLOR, ICE, MODELS, ROUNDED, SINKS, Meet, Pairs, Tables, Verdict
 from lakescale.fusion.reasons import IMPROBABLE, MERGED, NEAR_UNSEEN, NO_AREA, NOT_ON_ICE, REASONS, SHAPES, WEAK
@@ -71,20 +71,23 @@ class Lakescale:
     """Least mean probability of a candidate by any model's raster; only with rasters of evidence."""
     min_peak: float = 0.0
     """Least maximum probability, likewise."""
+    min_index_probability: float = 0.1
+    """Least mean probability, by any model's raster, of a candidate of the frame ``index``; only with such rasters.
+    What the water index alone takes for lakes (rock, shadow, blue ice, stretched colors) a model knows better."""
     min_unseen_m: float = 0.0
     """Least distance to what was not seen; only with rasters of evidence."""
 
     most_models: ClassVar[int] = _MANY
     columns: ClassVar[Mapping[str, Sequence[str]]] = {}
     if_there: ClassVar[Mapping[str, Sequence[str]]] = {
-        MODELS: (REASON, SUPPORT, ICE_SHARE, MEAN, PEAK, UNSEEN_M),
+        MODELS: (REASON, SUPPORT, BACKED, ICE_SHARE, MEAN, PEAK, UNSEEN_M),
         SINKS: (LEVEL, DEPTH_M),
     }
     outlines: ClassVar[Sequence[str]] = (MODELS, SINKS)
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        for name in ("neck", "min_ice_share", "sink_fill", "min_probability", "min_peak"):
+        for name in ("neck", "min_ice_share", "sink_fill", "min_probability", "min_peak", "min_index_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in 0 to 1, got {getattr(self, name)!r}", "preset")
         for name in ("sink_cover", "min_sink_depth_m", "min_sink_area_m2", "min_unseen_m"):
@@ -146,6 +149,7 @@ class Lakescale:
         for name, least, reason in (
             (MEAN, self.min_probability, IMPROBABLE),
             (PEAK, self.min_peak, IMPROBABLE),
+            (BACKED, self.min_index_probability, IMPROBABLE),
             (UNSEEN_M, self.min_unseen_m, NEAR_UNSEEN),
         ):
             if name in columns:

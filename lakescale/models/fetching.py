@@ -8,6 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
+from lakescale.models.shipped import SHIPPED, shipped_checkpoint
 from lakescale.schema import InputError
 from lakescale.storage import Remote, bare_url, locate, version_of
 from lakescale.storage.trouble import reaching
@@ -26,6 +27,7 @@ def local_copy(source: str | Path) -> Path:
     ----------
     source
         A path, or a URL that fsspec reads: ``https://``, and ``s3://`` or ``gs://`` where s3fs or gcsfs is installed.
+        Or ``shipped``, the checkpoint that comes with lakescale.
 
     Raises
     ------
@@ -34,6 +36,8 @@ def local_copy(source: str | Path) -> Path:
     RunError
         When its server does not answer.
     """
+    if str(source) == SHIPPED:
+        return shipped_checkpoint()
     place = locate(source)
     if not isinstance(place, Remote):
         return place

@@ -4,6 +4,10 @@ from pathlib import Path
 
 from lakescale.schema import InputError
 
+SHIPPED = "shipped"
+"""Stands for the path of this checkpoint, wherever lakescale is installed."""
+SHIPPED_PIXELS_M = (5.0, 20.0)
+"""Sides of the pixels that it has learned from, true metres."""
 _FILE = Path(__file__).parent / "weights" / "lakes_small.safetensors"
 
 
