@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 
-from lakescale.chunks import Place, Stitch, Tree, stitch
+from lakescale.chunks import Place, Stitch, Tree, on_dask, stitch
 from lakescale.depression_seams import LIMITS_M, Cell, Summary, Tally, contract, expand, solve
 from lakescale.kernels.flood import Final, fill, survey
 from lakescale.regions import like
 from lakescale.schema import InputError, X, Y
 
 if TYPE_CHECKING:
+    import dask.array as da
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -127,7 +127,7 @@ def as_dem_array(dem: xr.DataArray, name: str) -> da.Array:
         raise InputError(f"a DEM must be integer or float, got {dem.dtype}", name, "convert it with astype('float32')")
     if not dem.size:
         raise InputError(f"a DEM without cells, shape {dem.shape}", name, "check the selection before filling")
-    array = dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1)
+    array = on_dask(dem)
     largest = max(array.chunks[0]), max(array.chunks[1])
     if (largest[0] + 2) * (largest[1] + 2) >= _MOST_CELLS:
         raise InputError(f"a chunk of {largest[0]} x {largest[1]} cells is too large", name, "chunk it by 2048 cells")

@@ -15,6 +15,7 @@ import shapely
 import xarray as xr
 
 from lakescale.areas import area_mask
+from lakescale.chunks import on_dask
 from lakescale.cluster import compute
 from lakescale.grid import Grid
 from lakescale.schema import InputError, X, Y
@@ -140,7 +141,7 @@ def count_pixels(
         what = f"a probability has the dims ('y', 'x') and floats or bool, this has {probability.dims}"
         raise InputError(f"{what}, {probability.dtype}", name, "choose a band, or divide by its largest value")
     grid = Grid.of(probability)
-    pixels = probability.data if isinstance(probability.data, da.Array) else da.from_array(probability.data)
+    pixels = on_dask(probability)
     truth = _truth(reference, grid, pixels.chunks)
     masks = [] if within is None else [_drawn(within, grid, pixels.chunks, "score-within")]
     counts = da.map_blocks(

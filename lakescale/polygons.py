@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array as da
 import dask_geopandas  # noqa: TC002  (importing it teaches dask what a GeoDataFrame is)
 import geopandas as gpd
 import numpy as np
@@ -13,7 +12,7 @@ import shapely
 from dask.highlevelgraph import HighLevelGraph
 from pyproj import Transformer
 
-from lakescale.chunks import Blocks, Stitch, gather, map_blocks, plan_blocks, stitch, to_frame
+from lakescale.chunks import Blocks, Stitch, gather, map_blocks, on_dask, plan_blocks, stitch, to_frame
 from lakescale.grid import Grid
 from lakescale.kernels.components import find_parts
 from lakescale.kernels.outline import trace_rings
@@ -23,6 +22,7 @@ from lakescale.schema import LABEL, InputError, X, Y
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import dask.array as da
     import xarray as xr
     from affine import Affine
     from numpy.typing import NDArray
@@ -157,7 +157,7 @@ def _checked(labels: xr.DataArray) -> da.Array:
         labels = label_regions(labels)
     if not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"labels must be integers or a bool mask, got {labels.dtype}", name, "label a mask first")
-    return labels.data if isinstance(labels.data, da.Array) else da.from_array(labels.data, chunks=-1)
+    return on_dask(labels)
 
 
 # -- pieces of regions

@@ -5,19 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lakescale.chunks import PackedBits, Stitch, stitch
+from lakescale.chunks import PackedBits, Stitch, on_dask, stitch
 from lakescale.kernels.components import Parts, border_parts, find_parts, paint
 from lakescale.schema import InputError, X, Y
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import dask.array as da
     from numpy.typing import NDArray
 
     from lakescale.chunks import Place
@@ -104,7 +104,7 @@ def _checked(mask: xr.DataArray) -> da.Array:
         raise InputError(f"a mask needs the dims ('y', 'x'), got {mask.dims}", name)
     if mask.dtype != bool:
         raise InputError(f"a mask must be bool, got {mask.dtype}", name, "compare it with a threshold first")
-    return mask.data if isinstance(mask.data, da.Array) else da.from_array(mask.data, chunks=-1)
+    return on_dask(mask)
 
 
 # -- seams

@@ -15,7 +15,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from lakescale.chunks import Chunks, Place, plan_blocks, pull
+from lakescale.chunks import Chunks, Place, on_dask, plan_blocks, pull
 from lakescale.grid import Grid
 from lakescale.kernels import warp
 from lakescale.kernels.lattice import OUTSIDE, STEP, TORN, Aim, Lattice, find_exact, judge_cells, locate_pixels, snap
@@ -96,7 +96,7 @@ def regrid(
     seen = Missing.of(raster, resampling)
     mapping = Mapping(source, target)
     want = _target_chunks(like, target, chunks)
-    array = raster.data if isinstance(raster.data, da.Array) else da.from_array(raster.data, chunks=-1)
+    array = on_dask(raster)
     fitting, windows = _plan(mapping, want, resampling, bands=array.size // max(1, source.shape[0] * source.shape[1]))
     if not any(window.height for row in windows for window in row):
         _LOG.warning("regrid: %s does not meet the target grid, nothing of it is seen", raster.name or "the raster")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from lakescale.chunks import PackedBits, Stitch, map_tiles, stitch
+from lakescale.chunks import PackedBits, Stitch, map_tiles, on_dask, stitch
 from lakescale.grid import Grid
 from lakescale.kernels.color import open_rectangle
 from lakescale.polygons import areas_3857_m2, areas_m2, polygonize, true_pixel_m
@@ -148,7 +148,7 @@ def close_gaps(mask: xr.DataArray, gap_m: float) -> xr.DataArray:
     if size_px <= 1:
         return mask
     close = partial(_close, size_px=size_px)
-    return like(mask, map_tiles(close, mask.data, depth=2 * size_px, name="gaps-close", dtype=bool))
+    return like(mask, map_tiles(close, on_dask(mask), depth=2 * size_px, name="gaps-close", dtype=bool))
 
 
 def _close(mask: NDArray[np.bool_], *, size_px: int) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from lakescale.fusion import PRESETS, admit, fuse
 from lakescale.fusion.parts import MODELS
 from lakescale.rules import judge_shapes
 from lakescale.schema import COLOR, INDEX, KEPT, LAKE_ID, REASON, SINK, InputError
+from pipelines.recipe import LAKESCALE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,9 @@ EVIDENCE, ROW, BY, BY_ROW = "evidence", "row", "by", "by_row"
 """Columns: what a candidate comes from and its row in ``candidates_NAME.parquet``; frame and row of what decided."""
 
 _MODEL = "model"
+MIN_RANKED_INDEX = 0.4
+"""Of `lakescale.Lakescale`, ``min_index_probability`` on 8-bit RGB, whose index only ranks: stretched colors made whole
+glaciers water by it, of which the model gave a fifth."""
 _BY_POLYGONS = ("seed",)
 """Presets that refuse rasters of evidence."""
 
@@ -42,13 +46,20 @@ class Fusion:
     """What has candidates, in order of precedence: models, then ``index``."""
     rules: PolygonRules
     """On shape; what a preset cuts or unites has to keep them too."""
+    ranks_water: bool = False
+    """Whether the index is one of 8-bit RGB."""
+
+    @property
+    def method(self) -> Any:
+        """The preset, with its options."""
+        ranked = {"min_index_probability": MIN_RANKED_INDEX} if self.ranks_water and self.preset == LAKESCALE else {}
+        return PRESETS[self.preset](**ranked)
 
     def facts(self, candidates: gpd.GeoDataFrame) -> dict[str, Any]:
         """Say of it what a manifest tells."""
         counts = candidates.groupby([EVIDENCE, REASON]).size()
         of = {name: counts[name].to_dict() if name in counts.index.levels[0] else {} for name in self.names}
-        method: Any = PRESETS[self.preset]()
-        return {"preset": self.preset, "options": asdict(method), "candidates": of}
+        return {"preset": self.preset, "options": asdict(self.method), "candidates": of}
 
 
 class Fused(NamedTuple):
@@ -62,7 +73,9 @@ class Fused(NamedTuple):
     """What was fused, in words."""
 
 
-def open_fusion(recipe: MapRecipe, models: Sequence[RunModel], water: Iterable[str]) -> Fusion | None:
+def open_fusion(
+    recipe: MapRecipe, models: Sequence[RunModel], water: Iterable[str], *, ranks_water: bool
+) -> Fusion | None:
     """Find what is to be fused, before anything is computed; None where nothing is.
 
     Parameters
@@ -71,6 +84,8 @@ def open_fusion(recipe: MapRecipe, models: Sequence[RunModel], water: Iterable[s
         Of the run.
     water
         Names of its masks of water.
+    ranks_water
+        Whether its index is one of 8-bit RGB.
 
     Raises
     ------
@@ -92,7 +107,7 @@ def open_fusion(recipe: MapRecipe, models: Sequence[RunModel], water: Iterable[s
         what = f"{recipe.fuse} fuses at most {most} kinds of candidates, there are {len(names)}: {', '.join(names)}"
         mend = "leave out a --model" + (", or the index by --evidence model" if INDEX in names else "")
         raise InputError(what, "recipe: fuse", mend)
-    return Fusion(recipe.fuse, tuple(names), recipe.polygon_rules)
+    return Fusion(recipe.fuse, tuple(names), recipe.polygon_rules, ranks_water)
 
 
 def fuse_candidates(
@@ -127,12 +142,12 @@ def fuse_candidates(
     sinks = products["sinks"] if "sinks" in products else _frame(products.get(SINK), crs)
     beside = {"sinks": sinks, "color": _frame(products.get(COLOR), crs), "ice": ice}
     every = pd.concat([frame.assign(**{ROW: np.arange(len(frame))}) for frame in named.values()], ignore_index=True)
-    takes_part = (every[REASON] == KEPT) | (REASON in PRESETS[fusion.preset]().if_there.get(MODELS, ()))
+    takes_part = (every[REASON] == KEPT) | (REASON in fusion.method.if_there.get(MODELS, ()))
     lakes, reasons = fuse(
         {name: every[takes_part & (every[EVIDENCE] == name)].drop(columns=ROW) for name in named},
         **beside,
         evidence=None if fusion.preset in _BY_POLYGONS else layers,
-        preset=fusion.preset,
+        preset=fusion.method,
         return_reasons=True,
     )
     candidates, place = _give_reasons(every, every.index[takes_part], reasons)

@@ -178,7 +178,8 @@ class _Run:
         sources = prepared.sources if prepared else open_sources(recipe)
         masks = find_evidence(sources, recipe)
         sources.notes += [note for model in models for note in model.notes(sources.grid)]
-        beside = open_fusion(recipe, models, masks), open_cup(recipe, sources.scene)
+        ranks_water = sources.scene.dtype == np.uint8
+        beside = open_fusion(recipe, models, masks, ranks_water=ranks_water), open_cup(recipe, sources.scene)
         return cls(recipe, sources, models, masks, *beside, prepared)
 
     @property

@@ -12,8 +12,10 @@ from map_scenes import FILES, rgb_with_lakes, write_areas, write_scene
 from test_map_sources import slope_with_bowl, write_dem
 
 import lakescale as ls
+from lakescale.fusion import PRESETS
 from lakescale.models import describe_checkpoint, shipped_checkpoint
 from lakescale.schema import InputError
+from pipelines.fuse_lakes import MIN_RANKED_INDEX, Fusion
 from pipelines.map_lakes import map_lakes
 from pipelines.recipe import read_recipe
 from pipelines.season_recipe import SeasonRecipe
@@ -78,7 +80,7 @@ def test_model_and_index_are_fused_with_color_and_sinks(world):
     assert {f"{NAME}_share", "index_share", "color_share", "sink_share", "evidence"} <= set(result.lakes.columns)
     told = json.loads((folder / "RUN/manifest.json").read_text())
     assert told["fusion"]["preset"] == "lakescale"
-    assert told["fusion"]["options"]["min_index_probability"] == ls.Lakescale().min_index_probability
+    assert told["fusion"]["options"]["min_index_probability"] == MIN_RANKED_INDEX
     assert told["models"][NAME]["hash"] == describe_checkpoint(shipped_checkpoint()).hash
     assert told["models"][NAME]["source"] == "shipped"
     assert any(note.startswith(f"model {NAME}: it comes with lakescale") for note in result.notes)
@@ -88,6 +90,14 @@ def test_model_and_index_are_fused_with_color_and_sinks(world):
     again = map_lakes(read_recipe(folder / "RUN/recipe.yaml", out=folder / "AGAIN"))
     assert again.lakes.geometry.to_wkb().tolist() == result.lakes.geometry.to_wkb().tolist()
     assert ls.open_scene(scene).shape == (3, 200, 200)
+
+
+def test_the_index_of_reflectance_needs_less_of_a_models_word_than_that_of_8_bit_colors():
+    rules = asked("a.tif", "RUN").polygon_rules
+    least = [Fusion("lakescale", ("index",), rules, ranks).method.min_index_probability for ranks in (False, True)]
+    assert least == [ls.Lakescale().min_index_probability, MIN_RANKED_INDEX]
+    assert least[0] < least[1]
+    assert Fusion("seed", ("index",), rules, ranks_water=True).method == PRESETS["seed"]()
 
 
 def test_no_sink_reaches_over_the_edge_of_what_is_looked_at(world, tmp_path):

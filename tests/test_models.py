@@ -90,6 +90,32 @@ def test_predict_is_the_network_on_normalised_bands(load, architecture, name, op
     np.testing.assert_array_equal(model(windows), found)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [("unet", {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}), ("fpn", {"classes": 2})],  # fpn ends at a quarter
+)
+def test_a_head_of_detail_sees_single_pixels(load, architecture, options):
+    spec = ModelSpec(architecture, "resnet18", window=64, options=options | {"detail_channels": 6}, **BANDS)
+    model, plain = load(spec), build_network(replace(spec, options=options)).module
+    module = model.network.module
+    same = set(plain.state_dict()) - {name for name in plain.state_dict() if name.startswith("segmentation_head")}
+    assert same == {name for name in module.state_dict() if name.startswith(("encoder.", "decoder."))}
+    assert module.segmentation_head[-1].out_channels == options.get("classes", 1)
+    windows = random_windows(2, 4, 64)
+    found = model.predict(windows)
+    assert found.shape == (2, 64, 64)
+    with torch.no_grad():
+        x = model.normalise(windows)
+        coarse = module.decoder(module.encoder(x))
+        coarse = interpolate(coarse, (64, 64), mode="bilinear") if coarse.shape[-1] < 64 else coarse
+        wanted = module.segmentation_head(torch.cat([coarse, module.detail(x)], dim=1))
+    wanted = wanted[:, 0].sigmoid() if wanted.shape[1] == 1 else wanted.softmax(1)[:, 1]
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+    assert build_network(replace(spec, options=options | {"detail_channels": 0})).module.state_dict().keys() == set(
+        plain.state_dict()
+    )
+
+
 @pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18", "mit_b0"])
 def test_encoders_are_taken_by_name_and_nothing_is_downloaded(encoder, monkeypatch):
     def refuse(*args):
@@ -108,6 +134,10 @@ def test_encoders_are_taken_by_name_and_nothing_is_downloaded(encoder, monkeypat
         ({"encoder": "tu-nothing"}, "Unknown model"),
         ({"architecture": "linknet", "encoder": "mit_b0"}, "not supported for Linknet"),
         ({"options": {"dilation": 2}}, "unet has no options dilation"),
+        *(
+            ({"options": {"detail_channels": n}}, "detail_channels=.* is no number of channels")
+            for n in (-1, True, "x")
+        ),
         ({"options": {"encoder_depth": 9}}, "builds no unet with mobilenet_v2"),
         ({"options": {"classes": 3}}, "3 classes tells no probability"),
         ({"options": {"encoder_weights": "imagenet"}}, "options may not hold encoder_weights"),

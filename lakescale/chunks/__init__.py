@@ -14,7 +14,7 @@ No other module builds a dask graph. The serial twins (`map_tiles_serial`, ...) 
 plan in a plain loop, without dask.
 """
 
-from lakescale.chunks.blocks import Blocks, PackedBits, map_blocks, read_again, split_blocks, zip_blocks
+from lakescale.chunks.blocks import Blocks, PackedBits, map_blocks, on_dask, read_again, split_blocks, zip_blocks
 from lakescale.chunks.plan import Chunks, Place, Tile, WindowPlan, plan_blocks, plan_tiles, split_key
 from lakescale.chunks.pull import pull, pull_serial
 from lakescale.chunks.seams import Stitch, from_frame, gather, gather_serial, stitch, stitch_serial, to_frame
@@ -49,6 +49,7 @@ __all__ = [
     "map_tiles_serial",
     "merge_tree",
     "merge_tree_serial",
+    "on_dask",
     "overlap_add",
     "overlap_add_serial",
     "plan_blocks",

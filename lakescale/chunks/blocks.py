@@ -18,6 +18,7 @@ from lakescale.chunks.plan import plan_blocks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import xarray as xr
     from numpy.typing import DTypeLike, NDArray
 
     from lakescale.chunks.plan import Chunks
@@ -83,6 +84,11 @@ class PackedBits(NamedTuple):
 
 
 _BITS = tuple(1 << k for k in range(8))
+
+
+def on_dask(raster: xr.DataArray) -> da.Array:
+    """Give the pixels of a raster as a dask array: as they are, or as one chunk where they lie in memory."""
+    return raster.data if isinstance(raster.data, da.Array) else da.from_array(raster.data, chunks=-1)
 
 
 def map_blocks(source: Blocks, name: str, function: Callable[[Any], Any]) -> Blocks:

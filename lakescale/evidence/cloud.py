@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array as da
 import numpy as np
 from scipy import ndimage
 
-from lakescale.chunks import map_tiles
+from lakescale.chunks import map_tiles, on_dask
 from lakescale.evidence import cloud_s2cloudless
 from lakescale.grid import Grid
 from lakescale.scene import seen_mask
@@ -22,6 +21,7 @@ from lakescale.schema import BAND, BLUE, CLOUD, SEEN, InputError, X, Y
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import dask.array as da
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -171,7 +171,7 @@ def seen_without_cloud(seen: xr.DataArray, assessment: CloudAssessment) -> xr.Da
     if assessment.mask is None:
         return seen
     seen = seen.transpose(Y, X)
-    layers = _raster(seen), _raster(assessment.mask.transpose(Y, X))
+    layers = on_dask(seen), on_dask(assessment.mask.transpose(Y, X))
     clear = map_tiles(np.greater, *layers, depth=0, name="seen-without-cloud", dtype=bool)
     return seen.copy(data=clear).rename(SEEN)
 
@@ -224,7 +224,7 @@ def _cloud_mask(stacks: Sequence[xr.DataArray], rule: _Rule) -> xr.DataArray:
     holders = [_holder(stacks, band) for band in rule.bands]
     used = sorted(set(holders))
     planes = [(used.index(i), _bands(stacks[i]).index(band)) for i, band in zip(holders, rule.bands, strict=True)]
-    layers = [_raster(seen), *(_raster(_stack(stacks[i])) for i in used)]
+    layers = [on_dask(seen), *(on_dask(_stack(stacks[i])) for i in used)]
     if rule.bands == cloud_s2cloudless.BANDS:
         return seen.copy(data=_ask_s2cloudless(layers, tuple(planes))).rename(CLOUD)
     limits = tuple((*plane, *rule.within[band]) for plane, band in zip(planes, rule.bands, strict=True) if rule.within)
@@ -242,8 +242,8 @@ def _ask_s2cloudless(layers: list[da.Array], planes: tuple[tuple[int, int], ...]
 def _widen(mask: xr.DataArray, scene: xr.DataArray, margin_m: float) -> xr.DataArray:
     """Take what lies within a distance of cloud for cloud, where it was seen."""
     radius = margin_m / Grid.of(scene).pixel_size_m
-    seen = _raster(seen_mask(scene).transpose(Y, X))
-    layers, options = (_raster(mask), seen), {"radius": radius}
+    seen = on_dask(seen_mask(scene).transpose(Y, X))
+    layers, options = (on_dask(mask), seen), {"radius": radius}
     depth = int(np.ceil(radius))
     return mask.copy(data=map_tiles(_near, *layers, depth=depth, name="cloud-margin", dtype=bool, options=options))
 
@@ -282,10 +282,6 @@ def _refuse_other_shapes(stacks: Sequence[xr.DataArray]) -> None:
 
 def _stack(bands: xr.DataArray) -> xr.DataArray:
     return (bands if BAND in bands.dims else bands.expand_dims(BAND)).transpose(BAND, Y, X)
-
-
-def _raster(array: xr.DataArray) -> da.Array:
-    return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1)
 
 
 def _name(scene: xr.DataArray) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 
-from lakescale.chunks import map_tiles, stitch
+from lakescale.chunks import map_tiles, on_dask, stitch
 from lakescale.kernels.color import gaussian_reach_px, grow, in_any_range, open_rectangle, range_tables
 from lakescale.regions import hole_stitch
 from lakescale.scene import seen_mask
@@ -17,6 +16,7 @@ from lakescale.schema import BAND, BLUE, COLOR, GREEN, INDEX, RED, InputError, X
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import dask.array as da
     from numpy.typing import NDArray
 
 ColorRange = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -173,7 +173,7 @@ def _plane(scene: xr.DataArray, name: str) -> int:
 
 def _raster(array: xr.DataArray) -> da.Array:
     array = array.transpose(..., Y, X)
-    return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1)
+    return on_dask(array)
 
 
 def _region_layer(like: da.Array, region: xr.DataArray | None) -> list[da.Array]:

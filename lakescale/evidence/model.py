@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
-from lakescale.chunks import WindowPlan, map_tiles, overlap_add
+from lakescale.chunks import WindowPlan, map_tiles, on_dask, overlap_add
 from lakescale.evidence.model_source import ModelSource, calling, checkpoint_source, takes_boxes, title, wanted_bands
 from lakescale.evidence.model_windows import GATE, GATED, MASKS, SEEN, UNSEEN, Job, mark_windows, run_windows
 from lakescale.kernels.blend import WEIGHTS, count_planes, mean_probability
@@ -246,12 +246,12 @@ def _stack(scene: xr.DataArray) -> da.Array:
     if set(scene.dims) != {BAND, Y, X}:
         what = f"a scene needs the dims ('band', 'y', 'x'), got {scene.dims}"
         raise InputError(what, _name(scene), "take one date: cube.isel(time=0)")
-    return _raster(scene.transpose(BAND, Y, X))
+    return on_dask(scene.transpose(BAND, Y, X))
 
 
 def _flags(scene: xr.DataArray, chunks: Any, gate: xr.DataArray | None, masks: Sequence[xr.DataArray] = ()) -> da.Array:
     """Lay out what is seen, what the gate lets through and what prompts, as flags in uint8 ``(y, x)``."""
-    layers = {SEEN: _raster(seen_mask(scene).transpose(Y, X)).rechunk(chunks)}
+    layers = {SEEN: on_dask(seen_mask(scene).transpose(Y, X)).rechunk(chunks)}
     if gate is not None:
         layers[GATE] = _mask(gate, scene, "gate")
     layers |= {bit: _mask(mask, scene, "evidence") for bit, mask in zip(MASKS, masks, strict=False)}
@@ -274,7 +274,7 @@ def _mask(mask: xr.DataArray, scene: xr.DataArray, role: str) -> da.Array:
     if mask.dtype != bool:
         what = f"the {role} must be bool, got {mask.dtype}"
         raise InputError(what, str(mask.name or role), "compare it with a threshold first")
-    return _raster(mask.transpose(Y, X))
+    return on_dask(mask.transpose(Y, X))
 
 
 def _frame(bands: da.Array, flags: da.Array, planes: tuple[int, ...], name: str) -> da.Array:
@@ -306,10 +306,6 @@ def _first_plane(sums: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 def _hide(probability: NDArray[np.float32], flags: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.where((flags & SEEN) > 0, probability, np.float32(np.nan))
-
-
-def _raster(array: xr.DataArray) -> da.Array:
-    return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1)
 
 
 def _like(scene: xr.DataArray, data: da.Array) -> xr.DataArray:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 
-from lakescale.chunks import Blocks, map_tiles, read_again
+from lakescale.chunks import Blocks, map_tiles, on_dask, read_again
 from lakescale.depression_seams import warn_outside
 from lakescale.depressions import as_elevation, declared_nodata, fill_tiled, look_outside
 from lakescale.evidence.sink_sizes import drop_small
@@ -135,7 +134,7 @@ def sink_depth(
         if not 0 <= least < np.inf:
             raise InputError(f"{name} must be 0 or more, got {least!r}", "sink_depth")
     grid = _metric_grid(dem) if min_area_m2 > 0 else None
-    array = _array(dem)
+    array = on_dask(dem)
     if filled is None:
         level = fill_depressions(dem, engine=engine, nodata=nodata)
         # with keys of its own the DEM is read again; else its chunks would wait in memory while the seams are solved
@@ -182,7 +181,7 @@ def _fill_whole(dem: xr.DataArray, nodata: str) -> xr.DataArray:
         raise InputError(f"a DEM without cells, shape {dem.shape}", name, "check the selection before filling")
     find_binary()
     require_memory((dem.sizes[Y], dem.sizes[X]))
-    array = _array(dem)
+    array = on_dask(dem)
     told = {"name": name, "missing": declared_nodata(dem)}
     ready = map_tiles(_ready, array, depth=0, name="dem-float32", dtype=np.float32, options=told)
     options = {"nodata": nodata}
@@ -202,17 +201,13 @@ def as_filled(filled: xr.DataArray, dem: xr.DataArray) -> xr.DataArray:
     if filled.dims != dem.dims or filled.shape != dem.shape:
         what = f"filled= is {filled.dims} {filled.shape} and the DEM {dem.dims} {dem.shape}"
         raise InputError(what, _name(dem), "give the answer of fill_depressions for this DEM")
-    return filled.chunk(dict(zip(dem.dims, _array(dem).chunks, strict=True)))
+    return filled.chunk(dict(zip(dem.dims, on_dask(dem).chunks, strict=True)))
 
 
 def _metric_grid(dem: xr.DataArray) -> Grid:
     grid = Grid.of(dem)
     grid.require_metres(_name(dem))
     return grid
-
-
-def _array(dem: xr.DataArray) -> da.Array:
-    return dem.data if isinstance(dem.data, da.Array) else da.from_array(dem.data, chunks=-1)
 
 
 def _ready(block: NDArray[Any], *, name: str, missing: tuple[float, ...] = ()) -> NDArray[np.float32]:

@@ -71,7 +71,7 @@ class Lakescale:
     """Least mean probability of a candidate by any model's raster; only with rasters of evidence."""
     min_peak: float = 0.0
     """Least maximum probability, likewise."""
-    min_index_probability: float = 0.1
+    min_index_probability: float = 0.05
     """Least mean probability, by any model's raster, of a candidate of the frame ``index``; only with such rasters.
     What the water index alone takes for lakes (rock, shadow, blue ice, stretched colors) a model knows better."""
     min_unseen_m: float = 0.0

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import segmentation_models_pytorch as smp
+import torch
+from torch.nn.functional import interpolate
 
 from lakescale.models.spec import SAM
 from lakescale.schema import InputError
 
 if TYPE_CHECKING:
-    import torch
-
     from lakescale.models.spec import ModelSpec
 
 _OURS = {"encoder_name", "encoder_weights", "in_channels", "activation", "aux_params"}
 """Arguments that the spec gives by other names, or that would change what comes out of the network."""
 
 
+_DETAIL = "detail_channels"
+"""The one option that is ours: see `DetailedNetwork`."""
 _TIMM = "tu-"
 """Prefix of the encoders that smp takes from timm, with any options."""
 
@@ -47,6 +50,43 @@ class SegmentationNetwork:
         return logits[:, 0].sigmoid() if self.n_classes == 1 else logits.softmax(1)[:, 1]
 
 
+class DetailedNetwork(torch.nn.Module):
+    """A network whose head also sees the windows themselves, through one convolution at full resolution.
+
+    The decoders of the library end without what is finer than half of the windows' resolution, so shores come out soft.
+
+    Parameters
+    ----------
+    network
+        Of segmentation-models-pytorch.
+    n_bands
+        Of the windows.
+    n_channels
+        Of the convolution, and of one more before the logits.
+    """
+
+    def __init__(self, network: Any, n_bands: int, n_channels: int) -> None:
+        super().__init__()
+        n_coarse, n_classes = network.segmentation_head[0].in_channels, network.segmentation_head[0].out_channels
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.detail = _convolve(n_bands, n_channels)
+        self.segmentation_head = torch.nn.Sequential(
+            _convolve(n_coarse + n_channels, n_channels), torch.nn.Conv2d(n_channels, n_classes, 3, padding=1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits ``(n, class, y, x)`` from normalised windows ``(n, band, y, x)``."""
+        coarse = self.decoder(self.encoder(x))
+        if coarse.shape[-2:] != x.shape[-2:]:
+            coarse = interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
+        return self.segmentation_head(torch.cat([coarse, self.detail(x)], dim=1))
+
+
+def _convolve(n_in: int, n_out: int) -> torch.nn.Sequential:
+    convolution = torch.nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
+    return torch.nn.Sequential(convolution, torch.nn.BatchNorm2d(n_out), torch.nn.ReLU(inplace=True))
+
+
 def _n_classes(spec: ModelSpec) -> int:
     n_classes = spec.options.get("classes", 1)
     if isinstance(n_classes, bool) or n_classes not in (1, 2):
@@ -59,6 +99,17 @@ def _n_classes(spec: ModelSpec) -> int:
 
 
 def _create(spec: ModelSpec) -> torch.nn.Module:
+    n_channels = spec.options.get(_DETAIL, 0)
+    if isinstance(n_channels, bool) or not isinstance(n_channels, int) or n_channels < 0:
+        raise InputError(
+            f"{_DETAIL}={n_channels!r} is no number of channels", spec.title, "give 0 or a few, such as 12"
+        )
+    options = {name: value for name, value in spec.options.items() if name != _DETAIL}
+    network = _create_known(replace(spec, options=options))
+    return DetailedNetwork(network, len(spec.bands), n_channels) if n_channels else network
+
+
+def _create_known(spec: ModelSpec) -> torch.nn.Module:
     known = smp.MODEL_ARCHITECTURES_MAPPING
     if spec.architecture not in known:
         raise InputError(

@@ -56,7 +56,8 @@ class ModelSpec:
     """Where given, a window is first divided by this percentile (0..100) of the brightest band over its seen pixels, so
     that 8-bit pictures and reflectance look alike; the window alone decides."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the network (``encoder_output_stride``, ``classes``, SAM's sizes); JSON values only."""
+    """Further arguments of the network (``encoder_output_stride``, ``classes``, SAM's sizes), and ``detail_channels``:
+    its head then sees the windows themselves, too, through a convolution of so many channels; JSON values only."""
     training: dict[str, Any] = field(default_factory=dict)
     """How it was trained or what it was converted from; changes no answer."""
     metrics: dict[str, Any] = field(default_factory=dict)
