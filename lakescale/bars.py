@@ -53,7 +53,7 @@ class Bars:
         return sys.stderr.isatty()
 
     def begin(self, name: str) -> None:
-        """Draw the bar of a stage whose length is not known yet."""
+        """Draw the bar of a stage whose length is not known yet; it is told by what stands behind the last slash."""
         if not self._tasks:
             self._progress.start()
         self._tasks[name] = self._progress.add_task(name.rpartition("/")[2], total=None, told="")

@@ -16,7 +16,7 @@ EVENT = "event"
 _HAVE_THEIR_OWN = "distributed", "distributed.client", "distributed.gc", "bokeh", "tornado", "tornado.application"
 """Loggers to which Dask, when it is imported first, gives handlers of their own."""
 PLACE: ContextVar[str] = ContextVar("place", default="")
-"""Names of the stages that run, the outermost first, as in ``dates/2019-07-01/seen``."""
+"""Names of the stages that run, the outermost first, as in ``dates/seen``."""
 
 
 class JsonLines(logging.Formatter):

@@ -63,6 +63,11 @@ class Stage:
         return "/".join(self.path)
 
     @property
+    def bar(self) -> str:
+        """Name its bar: by itself, since dates side by side have stages of the same place."""
+        return f"{id(self)}/{self.place}"
+
+    @property
     def span(self) -> dict[str, tuple[str, ...]]:
         """Name its tasks on the dashboard, as `distributed.span` does.
 
@@ -85,11 +90,11 @@ class Stage:
         description
             Of this part of the stage.
         """
-        screen, place, pace = self.screen, self.place, Pace(unit, pixels)
+        screen, bar, pace = self.screen, self.bar, Pace(unit, pixels)
         if screen is None:
             return None
-        screen.restart(place)
-        return lambda done, total: screen.draw(place, done, total, pace.tell(done, total), description or self.name)
+        screen.restart(bar)
+        return lambda done, total: screen.draw(bar, done, total, pace.tell(done, total), description or self.name)
 
     def facts(self) -> dict[str, Any]:
         """Say of it what a manifest tells."""
@@ -225,11 +230,11 @@ def _on_screen(stage: Stage) -> Iterator[None]:
     if stage.screen is None:
         yield
         return
-    stage.screen.begin(stage.place)
+    stage.screen.begin(stage.bar)
     try:
         yield
     finally:
-        stage.screen.end(stage.place)
+        stage.screen.end(stage.bar)
 
 
 class _Counter(logging.Handler):

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import warnings
+from contextvars import copy_context
 from types import SimpleNamespace
 
 import pytest
@@ -138,6 +139,22 @@ def test_stages_have_bars_with_speed_and_those_within_go_away(monkeypatch):
     last = text.rsplit("\x1b[2K", 1)[-1]
     assert "3/3 dates" in last
     assert "seen" not in last
+
+
+def test_stages_side_by_side_have_bars_of_their_own(monkeypatch):
+    """As those of the dates of a season, whose places are the same."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Journal(progress=True).stage("dates") as stage:
+        begun = []
+        for one in (Journal().stage("seen"), Journal().stage("seen")):
+            apart = copy_context()
+            begun.append((apart, one, apart.run(one.__enter__).pace()))
+        (first, seen, draw), (second, also_seen, move) = begun
+        draw(1, 8)
+        first.run(seen.__exit__, None, None, None)
+        move(5, 8)
+        assert [one.completed for one in stage.screen._progress.tasks] == [0, 5]
+        second.run(also_seen.__exit__, None, None, None)
 
 
 @pytest.mark.parametrize(
