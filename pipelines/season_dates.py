@@ -101,12 +101,13 @@ class DateMapper:
         left = [scene for scene in scenes if not self.folder.is_left_out(self.ground.fingerprint([scene]))]
         tries = 0
         while left:
+            ground = self.ground
             try:
                 return self._map(left)
             except Exception as error:
                 require_cluster(self.client, error)
                 with self._alone:
-                    is_mended = self._mend(error)
+                    is_mended = self._mend(error, ground)
                 if is_mended:
                     continue
                 culprit = _find_culprit(error, left)
@@ -157,10 +158,15 @@ class DateMapper:
         with self._alone:
             self.folder.leave_out(scene, reason, self.ground.fingerprint([scene]), may_pass=may_pass)
 
-    def _mend(self, error: Exception) -> bool:
-        """Have a damaged chunk of the season's stores computed again; False where there is none, or it was before."""
+    def _mend(self, error: Exception, tried_on: Ground) -> bool:
+        """Have a damaged chunk of the season's stores computed again; False where there is none, or it was before.
+
+        Where dates go side by side another one may have had it computed since this one was tried.
+        """
         item = error.item if isinstance(error, InputError) else ""
-        if item in self._mended or not forget_chunk(item, self.folder.path):
+        if item in self._mended:
+            return self.ground is not tried_on
+        if not forget_chunk(item, self.folder.path):
             return False
         self._mended.add(item)
         _LOG.warning("a damaged chunk is computed again: %s", item)

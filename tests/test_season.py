@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from contextlib import chdir
+from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
@@ -298,6 +299,15 @@ def test_a_damaged_chunk_of_the_sinks_is_mended(season):
     assert layers(run) == pixels
     assert done.catalogue["lakes"] == 1
     assert 0.9 < gpd.read_parquet(run / "lakes.parquet").sink_share.item() < 1
+
+
+def test_a_chunk_that_another_date_had_mended_meanwhile_is_read_again(tmp_path):
+    before, after, error = object(), object(), InputError("damaged", str(tmp_path / "sinks.zarr/sink_depth/c/0/0"))
+    mapper = season_dates.DateMapper(SimpleNamespace(path=tmp_path), None, before, None, {error.item})
+    assert not mapper._mend(error, before), "mended before it was tried, and damaged still"
+    mapper.ground = after
+    assert mapper._mend(error, before)
+    assert not mapper._mend(InputError("damaged", "elsewhere"), before)
 
 
 def test_fused_seasons_outline_their_sinks_once(season):
