@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from lakescale.scene.mixed import TELL_CLOUD, open_parts
 from lakescale.scene.names import parse_day
 from lakescale.scene.on_grid import choose_resampling, overlap
 from lakescale.scene.opening import find_assets
-from lakescale.schema import BAND, DEM, TIME, InputError, without_secrets
+from lakescale.schema import BAND, DEM, TIME, InputError, LakescaleError, without_secrets
 from lakescale.stages import Journal
 from lakescale.storage import changed_ns
 from lakescale.store import is_store, write_layer
@@ -100,8 +101,10 @@ def ingest(recipe: IngestRecipe, *, overwrite: bool = False, progress: bool = Fa
                 stage.counts["chunks_written"] = done.chunks_written
             cogs, dem, dem_chunks = _write_beside(recipe, done, terrain, journal, **options)
     except BaseException as error:
-        if is_store(recipe.out):
-            _tell(recipe, journal, **facts, state="failed", error=without_secrets(str(error)) or type(error).__name__)
+        said = without_secrets(str(error)) or type(error).__name__
+        with suppress(LakescaleError):  # as far as the disk allows
+            if is_store(recipe.out):
+                _tell(recipe, journal, **facts, state="failed", error=said)
         raise
     finally:
         report.write(recipe.out.with_name(f"{recipe.out.stem}.{DASK_REPORT}"))

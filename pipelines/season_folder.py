@@ -16,7 +16,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from lakescale.grid import Grid
-from lakescale.schema import InputError, RunError
+from lakescale.schema import InputError, RunError, without_secrets
 from lakescale.store import same_grid
 from pipelines.run_folder import MANIFEST, QUARANTINE, RECIPE, REPORT_FILE, RunFolder, publish
 
@@ -116,7 +116,7 @@ class SeasonFolder:
     def leave_out(self, scene: SeasonScene, reason: str, fingerprint: str, *, may_pass: bool) -> None:
         """Put a scene on the list of those that are left out."""
         self.readmit(scene)
-        self.left_out.append(LeftOut(scene.day, scene.name, reason, may_pass, fingerprint))
+        self.left_out.append(LeftOut(scene.day, scene.name, without_secrets(reason), may_pass, fingerprint))
         self.publish_json(QUARANTINE, [asdict(one) for one in self.left_out])
 
     def readmit(self, scene: SeasonScene) -> None:
@@ -139,7 +139,8 @@ class SeasonFolder:
         """Write down that the run failed, as far as the disk allows."""
         if _KIND in self._run.manifest:
             with suppress(RunError, InputError):
-                self._tell({"state": _FAILED, "error": str(error) or type(error).__name__, **journal.facts()})
+                said = without_secrets(str(error)) or type(error).__name__
+                self._tell({"state": _FAILED, "error": said, **journal.facts()})
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a file of the folder; empty where there is none, or it is damaged."""
