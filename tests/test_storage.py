@@ -97,6 +97,12 @@ def test_a_file_that_is_made_aside_gets_its_name_when_it_is_whole(root):
     assert not path.exists()
 
 
+def test_what_goes_while_files_are_listed_is_left_out(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    assert sizes_of(tmp_path) == {"a": 1}
+
+
 def test_a_file_tells_when_it_changed(root):
     assert storage.changed_ns(root / "a") == 0
     storage.write_whole(root / "a", b"1")

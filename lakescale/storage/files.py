@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,7 +91,10 @@ def read_each(root: Location, names: Sequence[str]) -> Iterator[bytes | None]:
 
 
 def list_files(root: Location, below: str = "") -> dict[str, Told]:
-    """List all files below a root, or below one of its folders, by their path from the root."""
+    """List all files below a root, or below one of its folders, by their path from the root.
+
+    What goes while they are listed, since a run is on there, is left out; so is a link that leads nowhere.
+    """
     folder = root / below if below else root
     before = f"{below}/" if below else ""
     if isinstance(folder, Remote):
@@ -99,9 +102,12 @@ def list_files(root: Location, below: str = "") -> dict[str, Told]:
             start = folder.key.rstrip("/") + "/"
             found = folder.files.find(folder.key, detail=True)
         return {before + key.removeprefix(start): _tell(one) for key, one in found.items() if key.startswith(start)}
-    walked = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    stats = ((path, path.stat()) for path in walked)
-    return {before + path.relative_to(folder).as_posix(): Told(at.st_size, at.st_mtime_ns) for path, at in stats}
+    told: dict[str, Told] = {}
+    for path in (Path(place, name) for place, _, names in os.walk(folder) for name in names):
+        with suppress(FileNotFoundError):
+            at = path.stat()
+            told[before + path.relative_to(folder).as_posix()] = Told(at.st_size, at.st_mtime_ns)
+    return told
 
 
 def is_link(path: Location) -> bool:
