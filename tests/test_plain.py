@@ -62,10 +62,11 @@ def test_scalars_and_frames_come_back():
         geometry=shapes, crs=3413, index=[7, 2],
     )  # fmt: skip
     for one in (frame, frame.iloc[:0]):
-        back, scalar, nan = unpack(pack((one, np.float32(0.1), float("nan"))))
+        back, scalar, double, nan = unpack(pack((one, np.float32(0.1), np.float64(0.1), float("nan"))))
         pd.testing.assert_frame_equal(back, one)
         assert back.crs == one.crs
         assert (type(scalar), scalar) == (np.float32, np.float32(0.1))
+        assert (type(double), double) == (np.float64, 0.1)
         assert np.isnan(nan)
 
 

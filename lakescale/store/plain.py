@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _OURS = f"{__name__.partition('.')[0]}."
 _SIZE_BYTES = 8
-_TUPLE, _LIST, _DICT, _NAMED, _DTYPE = "tuple", "list", "dict", "named", "dtype"
+_TUPLE, _DICT, _NAMED, _DTYPE = "tuple", "dict", "named", "dtype"
 _BYTES, _ARRAY, _SCALAR, _FRAME = "bytes", "array", "scalar", "frame"
 
 
@@ -56,8 +56,8 @@ def unpack(data: bytes | memoryview) -> Any:
 
 def _lay(value: Any, buffers: list[bytes]) -> Any:
     """Turn a value into what JSON takes, its arrays and tables into buffers."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
+        return value  # numpy's float64 is a float, too
     if isinstance(value, np.dtype):
         return {_DTYPE: np.lib.format.dtype_to_descr(value)}
     if isinstance(value, tuple | list):
