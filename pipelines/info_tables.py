@@ -8,13 +8,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.report_words import spell_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import RenderableType
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-_THOUSAND = 1000
 _SECONDS = {"seconds": "s", "task_seconds": "tasks' s", "transfer_seconds": "moving s", "spill_seconds": "spilling s"}
 _STATES = {"finished": "green", "kept": "green", "failed": "red", "partial": "yellow", "running": "yellow"}
 
@@ -47,24 +47,15 @@ def table_stages(stages: Mapping[str, Mapping[str, Any]]) -> Group:
             *(f"{one[key]:,.1f}" if one.get(key) else "" for key in _SECONDS),
             f"{pixels / 1e6 / seconds:.2f}" if pixels and seconds else "",
             f"{one['tasks']:,.0f}" if one.get("tasks") else "",
-            *(spell_bytes(one.get(f"bytes_{what}")) for what in ("read", "written", "moved", "spilled")),
-            *(spell_bytes((one.get(key) or 0) * 1e6) for key in ("peak_memory_mb", "driver_memory_mb")),
+            *(_bytes(one.get(f"bytes_{what}")) for what in ("read", "written", "moved", "spilled")),
+            *(_bytes((one.get(key) or 0) * 1e6) for key in ("peak_memory_mb", "driver_memory_mb")),
         )
     return Group("", Text("stages", style="bold underline"), table)
 
 
-def spell_bytes(number: float | None) -> str:
-    """Write bytes for people, in powers of 1000; nothing for none.
-
-    >>> spell_bytes(12_345_678)
-    '12.3 MB'
-    """
-    if not number:
-        return ""
-    size, unit = float(number), 0
-    while size >= _THOUSAND and unit < len(_UNITS) - 1:
-        size, unit = size / _THOUSAND, unit + 1
-    return f"{size:.3g} {_UNITS[unit]}" if size < _THOUSAND else f"{size:.0f} {_UNITS[unit]}"
+def _bytes(number: float | None) -> str:
+    """Write bytes for people; nothing for none."""
+    return spell_bytes(number) if number else ""
 
 
 def _head(told: Mapping[str, Any]) -> Table:
@@ -89,9 +80,11 @@ def _head(told: Mapping[str, Any]) -> Table:
             rows[name] = ", ".join(f"{key} {_plain(value)}" for key, value in told[name].items())
     if "cluster" in told:
         one = told["cluster"]
-        memory = spell_bytes(one.get("memory_limit_bytes")) or "no limit"
-        rows["cluster"] = f"{one['workers']} workers, {one['threads']} threads, {memory}"
-    rows["on disk"] = spell_bytes(told["bytes"])
+        memory = _bytes(one.get("memory_limit_bytes"))
+        rows["cluster"] = f"{one['workers']} workers, {one['threads']} threads, " + (
+            f"{memory} in all" if memory else "no limit of memory"
+        )
+    rows["on disk"] = _bytes(told["bytes"])
     rows |= {name: told[name] for name in ("lakescale",) if name in told}
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
@@ -116,7 +109,7 @@ def _cell(name: str, value: Any) -> Text | str:
     if name == "state":
         return _state(str(value))
     if name == "bytes":
-        return spell_bytes(value)
+        return _bytes(value)
     if name == "area_m2" and value is not None:
         return f"{value / 1e6:.3f} km2"
     return _plain(value)

@@ -22,7 +22,7 @@ _LABELS = {
     "bytes_spilled": "moved to disk",
     "peak_memory_mb": "most memory of a worker",
     "driver_memory_mb": "most memory of the main process",
-    "memory_limit_bytes": "memory of each worker, at most",
+    "memory_limit_bytes": "memory of all workers, at most",
 }
 
 
