@@ -303,6 +303,7 @@ class _Run:
             for one in (path.with_name(f"{path.stem}{step}{path.suffix}") for step in steps):
                 one.unlink(missing_ok=True)
         remove(self.out.work)
+        remove(parts_of(self.out.regions))  # of a killed run, where there are no stages
         if not self.out.is_kept:
             remove_store(self.out.store)
         elif is_store(self.out.store):
