@@ -20,6 +20,8 @@ from lakescale.chunks import (
     PackedBits,
     Stitch,
     WindowPlan,
+    gather,
+    gather_serial,
     map_beside,
     map_blocks,
     map_tiles,
@@ -108,6 +110,23 @@ def test_stitch_equals_its_serial_twin(keep, case):
             place.row * 1000 + place.col
         )
     np.testing.assert_array_equal(serial, mask - mask.min().astype(float) + corners)
+
+
+@given(case=chunked(masks(12)))
+def test_what_is_gathered_equals_its_serial_twin(case):
+    """One answer a row of chunks: the number of its pixels, and of all."""
+    mask, chunks = case
+    how = Stitch(
+        "test-sums",
+        summarize=np.sum,
+        solve=lambda summaries, _: [(sum(row), sum(map(sum, summaries))) for row in summaries],
+        apply=lambda answer: [int(number) for number in answer],
+    )
+    graph, keys = gather(Blocks.of(da.from_array(mask, chunks=chunks)), how, len(chunks[0]))
+    stops = np.cumsum(chunks[0])
+    expected = [[mask[stop - size : stop].sum(), mask.sum()] for size, stop in zip(chunks[0], stops, strict=True)]
+    assert gather_serial(split_blocks(mask, chunks), how, chunks) == expected
+    assert list(dask.get(graph.to_dict(), keys)) == expected
 
 
 def test_stitch_reads_again_under_keys_of_its_own():
