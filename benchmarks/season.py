@@ -44,6 +44,7 @@ def write_season(season: TrueSeason, folder: Path, dates: tuple[str, ...] = DATE
         "index_threshold": _INDEX,
         "volume": {"outline_depth_m": round(depth_of_index(_INDEX), 2)},
         "min_sink_share": 0.3,
+        "rules": {"gap_m": 0},  # twins lie closer than that, and no model says what of the index is sprinkled slush
         "title": "A synthetic season",
         **options,
     }
