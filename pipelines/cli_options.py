@@ -13,6 +13,11 @@ from lakescale.schema import without_secrets
 TEXT, JSON = "text", "json"
 _SIGNERS = ("aiobotocore", "boto3", "botocore", "fsspec", "rasterio", "s3fs", "urllib3")
 """Libraries that log, for debugging, what they sign and with what."""
+_RAISED_ANYWAY = {
+    "distributed.worker": ("Compute Failed",),
+    "rasterio._env": ("CPLE_AppDefined in HTTP response code",),
+}
+"""Beginnings of such messages, by their logger."""
 
 
 def choose_format(chosen: str | None) -> str | None:
@@ -76,8 +81,8 @@ def _quieten(handler: logging.Handler) -> None:
 
 
 def _no_dump(record: logging.LogRecord) -> bool:
-    """Drop what a worker logs of an error that is raised anyway, traceback and all."""
-    return not (record.name == "distributed.worker" and record.getMessage().startswith("Compute Failed"))
+    """Drop what a worker, or GDAL of a server, logs of an error that is raised anyway."""
+    return not record.getMessage().startswith(_RAISED_ANYWAY.get(record.name, ("\0",)))
 
 
 def _in_words(record: logging.LogRecord) -> bool:

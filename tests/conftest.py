@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from map_scenes import rgb_with_lakes, write_scene
 from s3_server import make_bucket, serving, set_environment
+
+from lakescale.logs import Stderr
 
 settings.register_profile(
     "lakescale",
@@ -29,6 +32,17 @@ def data_dir() -> Path:
     path = Path(folder)
     assert path.is_dir(), f"LAKESCALE_DATA={folder} is no folder"
     return path
+
+
+@pytest.fixture(autouse=True)
+def quiet_after_commands():
+    """Take back what a command that runs in this process does to logging."""
+    levels = {name: logging.getLogger(name).level for name in (None, "lakescale.scene")}
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    for handler in [one for one in logging.getLogger().handlers if isinstance(one, Stderr)]:
+        logging.getLogger().removeHandler(handler)
 
 
 @pytest.fixture

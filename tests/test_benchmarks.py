@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 import time
 from itertools import product
 from pathlib import Path
@@ -53,6 +54,8 @@ BENCHMARKS = [
 def small_scenes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAKESCALE_BENCH_SIZE", str(SIZE))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+            patch.delitem(sys.modules, name)  # other tests may have loaded them, at full size
         patch.syspath_prepend(Path(__file__).parents[1])  # worker processes get this path too
         assert load("scenes").SIZE == SIZE
         yield

@@ -216,7 +216,7 @@ def test_the_commands_map_for_the_cup_and_score_the_answer(small_scene, regions,
     image = ("--image", "mosaic.tif")
     done = lakescale(
         "map", "--scene", small_scene, "--out", tmp_path / "RUN", "--evidence", "index", "--fuse", "seed",
-        "--cup-regions", regions, *image, "--cluster", "threads", "--workers", 1,
+        "--model", "none", "--cup-regions", regions, *image, "--cluster", "threads", "--workers", 1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "cup: 1 lake of 1 region" in done.stdout

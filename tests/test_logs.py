@@ -40,6 +40,7 @@ def events(text):
 def test_a_command_logs_one_line_an_event(tmp_path):
     scene = write_scene(tmp_path / "S2_small_20190723.tif", rgb_with_lakes())
     options = ("--chunks", 128, "--workers", 1, "--memory-limit", "2GiB", "--no-report", "--log-format", "json")
+    options += "--evidence", "color"
     asked = ("map", "--scene", scene, "--out", tmp_path / "RUN", *options)
     done = lakescale(*asked, "--performance-report")
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from lakescale.schema import KEPT, InputError, RunError
 from lakescale.store import open_layer
 from pipelines import fuse_lakes
 from pipelines import map_lakes as mapping
+from pipelines.fuse_lakes import MIN_RANKED_INDEX
 from pipelines.map_lakes import map_lakes, plan
 from pipelines.run_models import RunModel
 
@@ -228,7 +229,8 @@ def test_a_preset_of_rasters_and_reasons_is_given_both(asked, models, ice, tmp_p
     dem = ls.regrid(ls.open_dem(asked(tmp_path).dem.source[0]), Grid.of(evidence["seen"]), resampling="bilinear")
     sinks = ls.sink_regions(dem, min_depth_m=0.5, min_area_m2=2000, levels=None).compute().sort_values("sink_id")
     options = {"names": ("sam", "deeplab", "index"), "sinks": sinks, "whole": True, "evidence": evidence}
-    lakes, reasons = fuse_by_hand(tmp_path / "RUN", "lakescale", ice, **options)
+    ranked = Lakescale(min_index_probability=MIN_RANKED_INDEX)
+    lakes, reasons = fuse_by_hand(tmp_path / "RUN", ranked, ice, **options)
     assert_lakes_are(result, lakes)
     for column in ("reason", "by", "by_row", "lake_id"):
         assert result.candidates[column].tolist() == reasons[column].tolist()
@@ -237,7 +239,7 @@ def test_a_preset_of_rasters_and_reasons_is_given_both(asked, models, ice, tmp_p
     assert set(result.candidates.evidence[improbable]) == {"index"}
     told = manifest(result.out)
     assert told["fusion"]["preset"] == "lakescale"
-    assert told["fusion"]["options"] == asdict(Lakescale())
+    assert told["fusion"]["options"] == asdict(ranked)
     assert sum(told["candidates"].values()) == len(SAM) + 1 + len(result.of_models["index"])
 
 

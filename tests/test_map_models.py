@@ -141,7 +141,9 @@ def test_the_share_under_a_model_is_that_of_its_mask(small_scene, unet, tmp_path
 def test_the_polygons_of_a_model_are_the_same_in_any_chunks(small_scene, unet, tmp_path):
     """One window in a call: torch's answers move in the last digits with the number of windows it is given."""
     found = [
-        run(small_scene, tmp_path / str(side), f"net={unet}", models__batch=1, scene__chunks=side).of_models["net"]
+        run(
+            small_scene, tmp_path / str(side), f"net={unet}", models__batch=1, scene__chunks=side, rules__gap_m=0
+        ).of_models["net"]
         for side in (83, 128)
     ]
     assert as_set(found[0]) == as_set(found[1])
@@ -283,7 +285,9 @@ def test_the_command_runs_models_and_tells_of_them(small_scene, unet, sam, tmp_p
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "model net: 36 windows" in done.stdout
-    assert done.stdout.endswith("quicklook.png, candidates_net.parquet, candidates_sam.parquet, report.html\n")
+    assert done.stdout.endswith(
+        "quicklook.png, candidates_net.parquet, candidates_sam.parquet, candidates_index.parquet, report.html\n"
+    )
     assert len(gpd.read_parquet(tmp_path / "RUN/lakes.parquet")) == 2
     refused = lakescale("map", "--scene", small_scene, "--out", tmp_path / "RUN2", "--model", tmp_path / "gone")
     assert refused.returncode == 2

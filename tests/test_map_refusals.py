@@ -214,6 +214,8 @@ def test_a_killed_run_looks_unfinished_and_runs_again_to_the_same_answer(small_s
         str(out),
         "--workers",
         "1",
+        "--evidence",
+        "color",
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     while not (out / "manifest.json").exists():

@@ -126,10 +126,10 @@ def test_a_bar_of_progress_changes_no_placement(client, red, monkeypatch):
     drawn = []
 
     @contextmanager
-    def bar(_):
+    def bar(*_):
         yield lambda *counts: drawn.append(counts)
 
-    monkeypatch.setattr("lakescale.cluster._bar", bar)
+    monkeypatch.setattr("lakescale.cluster.one_bar", bar)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with get_task_stream(client=client) as log:
         compute(lake_probability(blocks_of_255(), red, **WINDOWS), client=client, progress=True)

@@ -114,7 +114,7 @@ def test_the_page_tells_where_all_comes_from(finished):
         "BSD 2-Clause",
     ):
         assert told in page
-    for stage in manifest["seconds"]:
+    for stage in manifest["stages"]:
         assert f'<th scope="row">{stage}</th>' in page
     assert "simplified by up to 7.5 m" in page
     assert "fill_holes" not in yaml.safe_load((folder / "recipe.yaml").read_text())["rules"]

@@ -15,8 +15,9 @@ from scene_files import dn, rgb, write
 
 import lakescale as ls
 from lakescale.cube import open_cube, write_cube
-from lakescale.scene import pixels, seen_mask
+from lakescale.scene import seen_mask
 from lakescale.scene.pixels import plan_window
+from lakescale.storage import rasters
 
 TILED = {"tiled": True, "compress": "deflate"}
 
@@ -53,7 +54,7 @@ def decoded(monkeypatch):
     def count(path, *arguments, **options):  # tests write files, too
         return opened(path, *arguments, **options) if arguments else Counting(opened(path, **options))
 
-    monkeypatch.setattr(pixels.rasterio, "open", count)
+    monkeypatch.setattr(rasters.rasterio, "open", count)
     return counts
 
 

@@ -22,7 +22,7 @@ READ_AT_RUN_TIME = {
     "training/labels/lakes.geojson",
     "training/recipes/lakes_small.yaml",
 }
-LIMIT_MB = 10
+LIMIT_MB = 13
 SAY = """
 import lakescale, pipelines, training
 from lakescale.models.checkpoint import describe_checkpoint
