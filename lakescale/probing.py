@@ -111,11 +111,16 @@ def _tell_of_scheduler(dask_scheduler: Scheduler) -> dict[str, float]:
 
 
 def _forget_groups(dask_scheduler: Scheduler) -> None:
-    """Have the spans of our stages let go of the groups of tasks that are gone: Dask keeps them for ever."""
+    """Have the spans of our stages let go of the groups of tasks that are gone: Dask keeps them for ever.
+
+    Of each the last one stays, since the dashboard asks it when the span ended.
+    """
     spans = dask_scheduler.extensions.get("spans")
     for span in () if spans is None else spans.spans.values():
-        if span.name[0] == OWN:
-            span.groups = {one for one in span.groups if any(n for state, n in one.states.items() if state != _GONE)}
+        if span.name[0] == OWN and span.groups:
+            last = max(span.groups, key=lambda group: group.stop)
+            gone = {one for one in span.groups if not any(n for state, n in one.states.items() if state != _GONE)}
+            span.groups = span.groups - gone | {last}
 
 
 def _own_name() -> str:

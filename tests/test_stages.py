@@ -70,10 +70,14 @@ def test_bytes_and_tasks_of_workers_are_counted(two_processes, tmp_path):
 
 def spans_of(dask_scheduler):
     found = dask_scheduler.extensions["spans"].spans.values()
-    return sorted(("/".join(one.name), len(one.groups)) for one in found if one.name[0] == "lakescale")
+    return sorted(
+        ("/".join(one.name), len(one.groups), dict(one.cumulative_worker_metrics))
+        for one in found
+        if one.name[0] == "lakescale"
+    )
 
 
-def test_the_scheduler_keeps_one_span_of_a_stage_and_no_group_that_is_done(two_processes):
+def test_the_scheduler_keeps_one_span_of_a_stage_and_one_group_of_it_and_its_dashboard_can_tell_of_both(two_processes):
     told = []
     for size in range(1, 4):  # dates of a season, each with a journal of its own
         for name in ("seen", "color"):
@@ -82,10 +86,11 @@ def test_the_scheduler_keeps_one_span_of_a_stage_and_no_group_that_is_done(two_p
             with outer.stage("season"), Journal().stage(name):
                 compute([delayed(hold, pure=False)(size)], client=two_processes)
         told.append(two_processes.run_on_scheduler(spans_of))
-    names = [[name for name, _ in one] for one in told]
+    names = [[name for name, *_ in one] for one in told]
     assert {"lakescale/season/seen", "lakescale/season/color"} <= set(names[0])
     assert names[0] == names[1] == names[2]
-    assert max(groups for _, groups in told[-1]) <= 1
+    assert {groups for name, groups, _ in told[-1] if name.startswith("lakescale/season/")} == {1}
+    assert all(("execute", "N/A", "idle or other spans", "seconds") in metrics for *_, metrics in told[-1])
 
 
 def test_the_peak_is_that_of_the_stage_and_begins_anew(two_processes):
