@@ -189,6 +189,18 @@ def test_greenland_small(tmp_path, capsys):
     assert float(told["worker 0, MB"]) > float(told["empty worker, MB"])
 
 
+@pytest.mark.slow
+def test_the_scheduler_keeps_no_more_for_more_dates(tmp_path):
+    """A season of three dates: Dask warns of nothing, and its scheduler keeps no more than after the first."""
+    told = load("watch").watch(tmp_path, dates=3, size=64, chunk=32)
+    slow = "Event loop was unresponsive"  # of a machine that has other things to do
+    assert [one for one in told["warnings"] if not one.startswith(slow)] == []
+    assert told["tasks"] > 4 * told["chunks"]
+    for kept in ("tasks", "spans", "span_groups", "task_prefixes"):
+        first, *later = (one[kept] for one in told["samples"])
+        assert max(later) <= first, kept
+
+
 def test_the_lazy_scene_is_the_written_one(tmp_path):
     scenes = load("scenes")
     pixels = scenes.write_rgb(tmp_path / "scene.tif", SIZE)
