@@ -14,6 +14,8 @@ from s3_server import make_bucket, serving, set_environment
 
 from lakescale.logs import Stderr
 
+_OURS = "lakescale", "pipelines", "training"
+
 settings.register_profile(
     "lakescale",
     deadline=None,
@@ -37,7 +39,8 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def quiet_after_commands():
     """Take back what a command that runs in this process does to logging."""
-    levels = {name: logging.getLogger(name).level for name in (None, "lakescale.scene")}
+    names = [None, *(name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _OURS)]
+    levels = {name: logging.getLogger(name).level for name in names}
     yield
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
