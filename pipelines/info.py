@@ -111,7 +111,7 @@ def _describe_season(path: Location, manifest: dict[str, Any], files: Mapping[st
         facts = {"lakes": one.get("lakes"), "area_m2": one.get("area_m2"), "seconds": one.get("seconds")}
         dates.append({"date": day, "state": one.get("state", "missing"), **facts, "peak_memory_mb": peak or None})
     catalogue = told.get("catalogue", {})
-    left_out = json.loads((path / QUARANTINE).read_text()) if QUARANTINE in files else []
+    left_out = _read_quarantine(path / QUARANTINE) if QUARANTINE in files else []
     return {
         "what": "season",
         **_of_manifest(manifest),
@@ -122,6 +122,14 @@ def _describe_season(path: Location, manifest: dict[str, Any], files: Mapping[st
         "measured": told.get("measured", {}),
         "layers": _layers_of(path / _SINKS_STORE, _within(files, _SINKS_STORE)),
     }
+
+
+def _read_quarantine(path: Location) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass
+    raise InputError("the list of scenes left out is damaged", str(path), "run the season again: it writes it anew")
 
 
 def _describe_sinks(path: Location, manifest: dict[str, Any], files: Mapping[str, int]) -> dict[str, Any]:

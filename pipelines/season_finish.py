@@ -87,17 +87,8 @@ def finish_season(
         journal.keep("catalogue")
         return told | {"is_kept": True}
     (folder.path / CATALOGUE).unlink(missing_ok=True)
-    with journal.stage("tracks"):
-        not_seen = {one.day: read_table(one.folder / NOT_SEEN_FILE).geometry for one in dates}
-        lakes, notes = gather_lakes(dates, ground)
-        tracks = track_dates(lakes, not_seen, ground, dates=spans)
-    if recipe.lids:
-        with journal.stage("lids"):
-            covers = find_covers(dates, lakes, tracks.basins, ground, client)
-            beside: dict[str, Any] = {"dates": spans, "lids": covers.lids, "snow": covers.snow}
-            tracks = track_dates(covers.lakes, not_seen, ground, **beside)
-            notes += covers.notes
-    tracks = replace(tracks, notes=(*tracks.notes, *notes))
+    not_seen = {one.day: read_table(one.folder / NOT_SEEN_FILE).geometry for one in dates}
+    tracks = _track(dates, not_seen, spans, ground, client, journal)
     with journal.stage("catalogue"):
         write_tables(tracks, folder.path)
         write_products(tracks, folder, ground, dates, not_seen, token)
@@ -111,6 +102,27 @@ def finish_season(
     }
     folder.publish_json(CATALOGUE, facts)
     return facts | {"is_kept": False}
+
+
+def _track(
+    dates: Sequence[MappedDate],
+    not_seen: dict[str, gpd.GeoSeries],
+    spans: dict[str, tuple[str, str]],
+    ground: Ground,
+    client: Client,
+    journal: Journal,
+) -> Tracks:
+    """Track lakes by themselves, and then with the lids and the snow on the ground that this tells."""
+    with journal.stage("tracks"):
+        lakes, notes = gather_lakes(dates, ground)
+        tracks = track_dates(lakes, not_seen, ground, dates=spans)
+    if ground.recipe.lids:
+        with journal.stage("lids"):
+            covers = find_covers(dates, lakes, tracks.basins, ground, client)
+            beside: dict[str, Any] = {"dates": spans, "lids": covers.lids, "snow": covers.snow}
+            tracks = track_dates(covers.lakes, not_seen, ground, **beside)
+            notes += covers.notes
+    return replace(tracks, notes=(*tracks.notes, *notes))
 
 
 def gather_lakes(dates: Sequence[MappedDate], ground: Ground) -> tuple[dict[str, gpd.GeoDataFrame], list[str]]:

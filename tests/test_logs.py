@@ -80,6 +80,7 @@ def test_records_warnings_and_tracebacks_are_lines_of_json(bare_logging, monkeyp
         warnings.simplefilter("always")
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     log.error("broken", exc_info=KeyError("k"))
+    log.info('cannot read "https://me:hidden@host/a.tif?sig=hidden" now')
     told = events(said.getvalue())
     by_kind = {one["event"]: one for one in told}
     assert by_kind["stage finished"]["warnings"] == 1
@@ -87,6 +88,7 @@ def test_records_warnings_and_tracebacks_are_lines_of_json(bare_logging, monkeyp
     assert next(one for one in told if one["event"] == "warning")["message"] == "look at this\nand below"
     assert any("old" in one["message"] and one["event"] == "warning" for one in told)
     assert "KeyError" in by_kind["error"]["traceback"]
+    assert by_kind["message"]["message"] == 'cannot read "https://host/a.tif" now'
 
 
 def warn_twice():

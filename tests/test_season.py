@@ -385,6 +385,13 @@ def test_a_damaged_table_of_a_date_is_told(season):
         map_season(read(change(season, track={"rapid_days": 5})))
 
 
+def test_a_damaged_list_of_what_is_left_out_is_told(season):
+    file = season.parent / "RUN" / "quarantine.json"
+    file.write_text("[{")
+    with pytest.raises(InputError, match=r"left out is damaged .*quarantine\.json.*Run the season again"):
+        describe_path(file.parent)
+
+
 def test_overwriting_begins_anew(season):
     asked = read(only(season, DATES[0], grid={"resolution_m": 20}))
     done = map_season(asked, overwrite=True)
