@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from map_scenes import lakescale, recipe, rgb_with_lakes, write_scene
 from test_cluster import Terminal
+from worker_tasks import warn_twice
 
 from lakescale import bars, logs, stages
 from lakescale.cluster import open_cluster
@@ -89,11 +90,6 @@ def test_records_warnings_and_tracebacks_are_lines_of_json(bare_logging, monkeyp
     assert any("old" in one["message"] and one["event"] == "warning" for one in told)
     assert "KeyError" in by_kind["error"]["traceback"]
     assert by_kind["message"]["message"] == 'cannot read "https://host/a.tif" now'
-
-
-def warn_twice():
-    logging.getLogger("distributed.worker").warning("memory is full")
-    warnings.warn("an old way", UserWarning, stacklevel=1)
 
 
 def test_workers_log_as_json_where_the_command_does(bare_logging, monkeypatch, capfd):

@@ -7,11 +7,11 @@ import logging
 import os
 
 import dask.array as da
-import numpy as np
 import pytest
 from dask import delayed
 from map_scenes import recipe
 from test_map_sources import slope_with_bowl, write_dem
+from worker_tasks import hold, write
 
 from lakescale.cluster import compute, open_cluster
 from lakescale.stages import Journal, current_stage
@@ -34,15 +34,6 @@ MB = 1_000_000
 def two_processes():
     with open_cluster(workers=2, memory_limit="1GB", dashboard="none") as client:
         yield client
-
-
-def write(path, size):
-    path.write_bytes(bytes(size))
-    return len(path.read_bytes())
-
-
-def hold(size):
-    return np.ones(size, np.uint8).sum()
 
 
 def stage_of(client, function, *arguments):
