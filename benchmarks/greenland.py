@@ -53,8 +53,11 @@ def main(arguments: list[str] | None = None) -> None:
         client.run(forget_peak)
         client.register_plugin(Peaks())
         empty = client.run(peak_rss_mb)
+        before = client.run(time.process_time)
         told = _run(dem, asked.out, client)
-        told |= {"seconds to draw": sum(client.run(ice.drawing_seconds).values()) / WORKERS}
+        used = [after - before[worker] for worker, after in client.run(time.process_time).items()]
+        told |= {"CPU seconds of a worker": sum(used) / WORKERS}
+        told |= {"of these to draw the ice": sum(client.run(ice.drawing_seconds).values()) / WORKERS}
         told |= {"empty worker, MB": max(empty.values())}
         for number, peaks in enumerate(read_peaks(client)):
             told |= {
