@@ -29,7 +29,7 @@ from pipelines.season_recipe import read_season_recipe
 if TYPE_CHECKING:
     import geopandas as gpd
 
-CHUNK, _INDEX = 1024, 0.15
+CHUNK, INDEX = 1024, 0.15
 _PREDICTED = ("tasks", "bytes", "seconds")
 
 
@@ -41,8 +41,8 @@ def write_season(season: TrueSeason, folder: Path, dates: tuple[str, ...] = DATE
         "out": str(folder / "RUN"),
         "dem": {"source": str(folder / "input/dem.tif"), "margin_m": 0},
         "evidence": "index",
-        "index_threshold": _INDEX,
-        "volume": {"outline_depth_m": round(depth_of_index(_INDEX), 2)},
+        "index_threshold": INDEX,
+        "volume": {"outline_depth_m": round(depth_of_index(INDEX), 2)},
         "min_sink_share": 0.3,
         "rules": {"gap_m": 0},  # twins lie closer than that, and no model says what of the index is sprinkled slush
         "title": "A synthetic season",
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in _PREDICTED:
         predicted, measured = told["predicted"][name], told["measured"][name]
         _print(f"{name}: predicted, measured", f"{predicted:,.0f}, {measured:,.0f}, {measured / predicted:.2f}")
-    for name, value in judge(asked.folder / "RUN", season, read_truth(season, dates)).items():
+    for name, value in judge(asked.folder / "RUN", season, read_truth(season, dates), depth_of_index(INDEX)).items():
         _print(name, f"{value:.3f}" if isinstance(value, float) else value)
 
 

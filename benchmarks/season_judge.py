@@ -68,16 +68,22 @@ def _track_names(lakes: gpd.GeoDataFrame) -> pd.Series[int]:
     return named.groupby("track_id").name.agg(lambda names: names.value_counts().index[0])
 
 
-def judge(run: Path, season: TrueSeason, truth: dict[str, gpd.GeoDataFrame]) -> dict[str, Any]:
-    """Compare; figures by name."""
+def judge(run: Path, season: TrueSeason, truth: dict[str, gpd.GeoDataFrame], least_m: float = 0.0) -> dict[str, Any]:
+    """Compare; figures by name.
+
+    Which lake is which is asked of water that is at least ``least_m`` deep: two bowls whose neck is too shallow to be
+    seen are two lakes, and stay those that they were.
+    """
     told = read_run(run, truth)
-    named = told.lakes[told.lakes.name != 0]
+    visible = read_run(run, {day: season.lakes(day, least_m) for day in truth}).lakes
+    named = visible[visible.name != 0]
     precision, recall = count_pairs(named.name, named.track_id)
     return {
         "dates": len(truth),
         "true lakes of 5000 m2": len({n for t in truth.values() for n in t.lake_id[t.area_m2 >= 5000]}),
         "mapped outlines": len(told.lakes),
         "mapped outlines on no true lake": int((told.lakes.name == 0).sum()),
+        "outlines beyond the first of one true lake on a date": int(named.duplicated(["time", "name"]).sum()),
         "tracks": told.lakes.track_id.nunique(),
         "splits and merges of tracks": len(pd.read_parquet(run / "links.parquet")),
         "identity: precision": precision,

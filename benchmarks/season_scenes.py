@@ -86,9 +86,12 @@ class Bowl(NamedTuple):
         after = day.timetuple().tm_yday - self.turned
         return float(np.clip(after / 15, 0, 1)) if self.kind == "freezes" else 0.0
 
-    def lakes(self, day: dt.date) -> list[tuple[int, np.ndarray]]:
-        """Give names and masks of the lakes; while two bowls are one, it goes by the name of the larger."""
-        labels, count = ndimage.label(self.bed < self.level(day), np.ones((3, 3)))
+    def lakes(self, day: dt.date, least_m: float = 0.0) -> list[tuple[int, np.ndarray]]:
+        """Give names and masks of the lakes; while two bowls are one, it goes by the name of the larger.
+
+        Water less than ``least_m`` deep is none.
+        """
+        labels, count = ndimage.label(self.bed < self.level(day) - least_m, np.ones((3, 3)))
         if not count:
             return []
         sizes = ndimage.sum_labels(labels > 0, labels, range(1, count + 1))
@@ -176,11 +179,14 @@ class TrueSeason:
         )  # fmt: skip
         return scene.copy(data=data)
 
-    def lakes(self, day: str) -> gpd.GeoDataFrame:
-        """Outline the true lakes of a day: ``lake_id``, ``kind``, ``volume_m3`` (in true areas), ``lid_share``."""
+    def lakes(self, day: str, least_m: float = 0.0) -> gpd.GeoDataFrame:
+        """Outline the true lakes of a day: ``lake_id``, ``kind``, ``volume_m3`` (in true areas), ``lid_share``.
+
+        Water less than ``least_m`` deep is none: two bowls that a shallow neck joins are then two lakes.
+        """
         grid, rows, date = self.region.grid, [], dt.date.fromisoformat(day)
         for bowl in self.bowls:
-            for name, mask in bowl.lakes(date):
+            for name, mask in bowl.lakes(date, least_m):
                 parts, _ = outline_parts(mask.astype(np.uint8))
                 moved = shapely.transform(parts, lambda xy, b=bowl: xy + np.array([b.col, b.row]))
                 depth_px = float((bowl.level(date) - bowl.bed)[mask].sum(dtype=float))

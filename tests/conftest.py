@@ -36,6 +36,16 @@ def data_dir() -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_here():
+    """Fail where a test writes a run into the checkout: it would be in the way of a user's own."""
+    here = Path(__file__).parents[1]
+    before = set(here.iterdir())
+    yield
+    left = sorted(path.name for path in set(here.iterdir()) - before if not path.name.startswith("."))
+    assert not left, f"tests left {left} in {here}"
+
+
 @pytest.fixture(autouse=True)
 def quiet_after_commands():
     """Take back what a command that runs in this process does to logging."""

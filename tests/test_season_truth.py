@@ -24,7 +24,7 @@ def test_a_season_is_what_it_truly_is(tmp_path, monkeypatch):
     cluster = {"kind": "threads", "workers": 2, "dashboard": "none"}
     recipe = bench.write_season(season, tmp_path, dates, cluster=cluster, report=False)
     map_season(read_season_recipe(recipe))
-    told = judged.judge(tmp_path / "RUN", season, bench.read_truth(season, dates))
+    told = judged.judge(tmp_path / "RUN", season, bench.read_truth(season, dates), scenes.depth_of_index(bench.INDEX))
     assert told["mapped outlines"] >= 30
     assert told["mapped outlines on no true lake"] <= 2
     assert told["identity: precision"] >= 0.98

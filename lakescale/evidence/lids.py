@@ -50,10 +50,9 @@ LID_EXCESS = 0.15
 ones 0.02 (median) and 0.10 (the highest twentieth), also those that are half drained; those with lids 0.39."""
 OPEN_SHARE = 0.1
 """Ground with less open water is bare, or covered."""
-SNOW_ROUGHNESS, SNOW_BRIGHTNESS = 0.04, 0.9
+SNOW_ROUGHNESS, SNOW_BRIGHTNESS = 0.03, 0.9
 """Snow on a flat lid is even: deviation over mean of red at most, and red beside that of the ring at least. Of
-synthetic lakes: lids under snow 0.012 to 0.024 and 0.94 to 1.5; dry floors and ground that was not yet wet 0.078 or
-more."""
+synthetic lakes: lids under snow 0.010 to 0.024 and 0.94 to 1.5; floors of lakes that drained 0.034 or more."""
 
 _RING = ("ring_red", "ring_blue")
 _SHARES = ("ground_seen_share", "open_share", "spread_share", "brightness", "roughness")
@@ -70,7 +69,7 @@ def assess_lids(scene: xr.DataArray, ground: gpd.GeoDataFrame | dask_geopandas.G
     ring's mean. Then, in this order, the ground is
 
     - ``not seen``, where less than half of it was, or nothing of its ring;
-    - ``snow``, where less than a tenth is open water and the rest is even (standard deviation of red at most 0.04 of
+    - ``snow``, where less than a tenth is open water and the rest is even (standard deviation of red at most 0.03 of
       the mean) and not darker than 0.9 of the ring: flat snow may hide water;
     - ``lid``, where open water lies scattered over it: its pixels spread over a share of the ground (square root of the
       ratio of the determinants of both covariances) that is by 0.15 larger than the share that they fill. What is left
