@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from lakescale.cluster import compute
 from lakescale.grid import Grid
 from lakescale.scene.seen import seen_mask
 from lakescale.schema import BAND, BLUE, GREEN, RED, SEEN, TIME, InputError, LakescaleError, RunError, X, Y
-from lakescale.storage import aside, locate
+from lakescale.storage import DISK_FULL, aside, locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +47,6 @@ _TAGS = {"sensor": "sensor", "product_level": "product_level", "baseline": "proc
 """Attributes of a scene, and the tags they become; `lakescale.open_scene` reads the last."""
 _REFUSALS = (RasterioError, OSError, CPLE_BaseError, SystemError)
 """What rasterio raises where GDAL fails; SystemError where it overlooked that it did."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAYS_FULL = re.compile(r"TIFFAppend|write error|seek error|no space left|file too large", re.IGNORECASE)
 _COLORS = {RED: ColorInterp.red, GREEN: ColorInterp.green, BLUE: ColorInterp.blue}
 
@@ -201,6 +199,6 @@ def _why(error: BaseException) -> str:
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or link.__context__
-    if any(getattr(one, "errno", None) in _FULL or _SAYS_FULL.search(str(one)) for one in chain):
+    if any(getattr(one, "errno", None) in DISK_FULL or _SAYS_FULL.search(str(one)) for one in chain):
         return "no space left on the disk"
     return str(error.__cause__ or error)

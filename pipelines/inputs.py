@@ -73,5 +73,7 @@ def _find_files(source: str) -> list[Path]:
     if path.suffix == ".zarr":
         return [one for one in (path / _STORE,) if one.is_file()]
     if path.is_dir():
-        return sorted(one for one in path.iterdir() if one.is_file())
-    return [path] if path.is_file() else sorted(Path(one) for one in glob.glob(source) if Path(one).is_file())  # noqa: PTH207
+        own = sorted(one for one in path.iterdir() if one.is_file())
+        return own or sorted(one for one in path.rglob("*") if one.is_file())  # tiles in folders of their own
+    found = [source] if path.is_file() else glob.glob(source, recursive=True)  # noqa: PTH207
+    return sorted(Path(one) for one in found if Path(one).is_file())

@@ -15,7 +15,7 @@ import psutil
 
 from lakescale import __version__
 from lakescale.schema import InputError, LakescaleError, RunError, without_secrets
-from lakescale.storage import aside, move, remove, require_writable
+from lakescale.storage import aside, move, refusal, remove, require_writable
 from lakescale.store import remove_store
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ _PRODUCTS = (
     "lake_polygons_test.gpkg", "quicklook.png", OVERVIEW_FILE, DASK_REPORT,
 )  # fmt: skip
 _FINISHED, _FAILED = "finished", "failed"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR)
 _PACKAGES = ("dask", "distributed", "xarray", "geopandas", "shapely", "rasterio", "numpy", "numba")
 
@@ -210,7 +209,7 @@ def writing(target: Location) -> Iterator[None]:
     except LakescaleError:
         raise
     except OSError as error:
-        problem = "no space left on the disk" if error.errno in _FULL else error.strerror or str(error)
+        problem = refusal(error)
         if error.errno in _NOT_ALLOWED:
             raise InputError(f"cannot write there: {problem}", str(target), "give another --out") from None
     except Exception as error:  # noqa: BLE001  (GDAL and Arrow have their own errors for a disk that refuses)

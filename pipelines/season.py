@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -116,12 +118,12 @@ def _run(
     journal: Journal,
     report: DaskReport,
 ) -> SeasonResult:
-    with open_run_cluster(planned.recipe.cluster, journal, report) as client:
+    with ExitStack() as threads, open_run_cluster(planned.recipe.cluster, journal, report) as client:
         cluster = describe(client)
         with journal.stage("sinks"):
             mapper = DateMapper.start(folder, planned, client)
         with journal.stage("dates") as stage:
-            dates = map_dates(mapper, scenes, stage)
+            dates = map_dates(mapper, scenes, stage, threads)
             require_dates(dates, folder)
         catalogue = finish_season(folder, mapper.ground, dates, client, journal)
     sinks = mapper.ground.chunks_written
@@ -136,10 +138,16 @@ def _run(
     return SeasonResult(folder.path, tuple(dates), left_out, catalogue, sinks, predicted, measured)
 
 
-def map_dates(mapper: DateMapper, scenes: dict[str, list[SeasonScene]], stage: Stage) -> list[MappedDate]:
-    """Map the dates, as many at a time as the recipe asks for; those without a scene that can be used are left out."""
+def map_dates(
+    mapper: DateMapper, scenes: dict[str, list[SeasonScene]], stage: Stage, threads: ExitStack
+) -> list[MappedDate]:
+    """Map the dates, as many at a time as the recipe asks for; those without a scene that can be used are left out.
+
+    Where one cannot be mapped, those that were begun end as the cluster closes; ``threads``, which closes after it,
+    waits for them, so that nothing is written to the folder once it is another run's.
+    """
     at_once, draw, dates = mapper.planned.recipe.dates_at_once, stage.pace("dates"), []
-    mapped = map(mapper.map_date, scenes.values()) if at_once == 1 else _side_by_side(mapper, scenes, at_once)
+    mapped = map(mapper.map_date, scenes.values()) if at_once == 1 else _side_by_side(mapper, scenes, at_once, threads)
     for number in range(len(scenes)):
         if draw:
             draw(number, len(scenes))
@@ -150,14 +158,26 @@ def map_dates(mapper: DateMapper, scenes: dict[str, list[SeasonScene]], stage: S
 
 
 def _side_by_side(
-    mapper: DateMapper, scenes: dict[str, list[SeasonScene]], at_once: int
+    mapper: DateMapper, scenes: dict[str, list[SeasonScene]], at_once: int, threads: ExitStack
 ) -> Iterator[MappedDate | None]:
     """Map several dates at a time, and give them in order; where one cannot be mapped no other begins."""
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="date")
+    threads.callback(pool.shutdown)
+    failed = Event()
+
+    def map_one(listed: list[SeasonScene]) -> MappedDate | None:
+        if failed.is_set():
+            return None
+        try:
+            return mapper.map_date(listed)
+        except BaseException:
+            failed.set()
+            raise
+
     try:
         # what is set and restored by several threads must be the same before and after
         with dask.config.set({"array.rechunk.method": "tasks", "array_optimize": unfused}):
-            asked = [pool.submit(copy_context().run, mapper.map_date, listed) for listed in scenes.values()]
+            asked = [pool.submit(copy_context().run, map_one, listed) for listed in scenes.values()]
             yield from (one.result() for one in asked)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
@@ -17,7 +16,7 @@ from distributed import CancelledError, KilledWorker
 
 from lakescale.cluster import compute
 from lakescale.schema import InputError, LakescaleError, RunError
-from lakescale.storage import is_link, move, remove
+from lakescale.storage import DISK_FULL, is_link, move, remove
 from lakescale.store import open_store
 from pipelines.map_lakes import Prepared, map_lakes
 from pipelines.run_folder import DATES, EVIDENCE, MANIFEST, NOT_SEEN_FILE, RunFolder, partial_name
@@ -40,7 +39,6 @@ _LOG = logging.getLogger(f"lakescale.{__name__}")
 LAKES, FACTS = "lakes.parquet", "of_season"
 """A date's lakes; what its manifest tells for the season."""
 _CHUNK = re.compile(r"(?P<store>.+\.zarr)/(?P<layer>\w+)/(?:c|commits)/(?P<row>\d+)/(?P<col>\d+)")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PAUSE_S, _WORKERS_S = 1.0, 60
 LEAST_CLOUD = "least cloud"
 _RASTER = 2
@@ -315,4 +313,4 @@ def _may_pass(error: Exception, scene: SeasonScene | None) -> bool:
     """Tell whether a fault may pass: a worker died, a disk or a server did not answer."""
     if isinstance(error, LakescaleError):
         return isinstance(error.__cause__, KilledWorker) or (scene is not None and scene.is_remote)
-    return isinstance(error, OSError) and error.errno not in _FULL
+    return isinstance(error, OSError) and error.errno not in DISK_FULL

@@ -8,7 +8,6 @@ import logging
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -21,6 +20,7 @@ from lakescale.cube import open_cube
 from lakescale.grid import Grid
 from lakescale.scene.on_grid import read_grid
 from lakescale.schema import SINK, SINK_DEPTH, InputError, X, Y
+from lakescale.storage import version_of
 from lakescale.store import is_store, open_array, open_layer, open_store, write_layer
 from pipelines.season_scenes import open_one
 from pipelines.season_tables import is_told, read_table, write_told
@@ -28,6 +28,7 @@ from pipelines.sources import LEAST_SINK_M2, Sources, add_areas, add_terrain, fi
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from pipelines.season_recipe import SeasonRecipe
     from pipelines.season_scenes import SeasonScene
@@ -186,6 +187,5 @@ def _clear(store: Path, request: str) -> None:
 
 
 def state_of(source: str) -> list[Any]:
-    """Tell a file from what it was before: name, size, time of change; the name alone of a URL."""
-    path = Path(source)
-    return [source, path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [source]
+    """Tell a file from what it was before: name, size, time of change, or what its server says."""
+    return [source, *version_of(source)]

@@ -16,7 +16,8 @@ from lakescale.scene import bring_to_grid, seen_mask
 from lakescale.scene.names import band_of
 from lakescale.scene.on_grid import overlap
 from lakescale.scene.opening import find_assets
-from lakescale.schema import BAND, SEEN, InputError
+from lakescale.schema import BAND, SEEN, InputError, LakescaleError
+from lakescale.storage import version_of
 from pipelines.season_stac import digest_of_item, find_items
 from pipelines.sources import hide_cloud, open_date
 
@@ -60,11 +61,11 @@ class SeasonScene:
 
     @property
     def state(self) -> list[tuple[Any, ...]]:
-        """Tell whether it is still the same: path, size and time of its files (0 of a URL); what an item says."""
+        """Tell whether it is still the same: files by path, size and time, or what a server says; items by words."""
         if not _is_item(self.files[0]):
-            return [(file, *_stat(file)) for file in self.files]
+            return [(file, *_version(file)) for file in self.files]
         told = self.name, digest_of_item(Path(self.files[0]))
-        return [told, *((asset, *_stat(asset)) for asset in self.assets if "://" not in asset)]
+        return [told, *((asset, *_version(asset)) for asset in self.assets if "://" not in asset)]
 
     @property
     def is_remote(self) -> bool:
@@ -217,7 +218,7 @@ def _refuse_twice(files: Iterable[tuple[str, str]]) -> None:
     """Refuse a file that is listed twice, or that is a copy of another one under the same name."""
     by_name: dict[tuple[str, int], str] = {}
     for day, file in files:
-        key = Path(file).name, _stat(file)[0]
+        key = Path(file).name, Path(file).stat().st_size if Path(file).exists() else 0
         other = by_name.get(key)
         if other is not None and (other == file or (Path(file).exists() and filecmp.cmp(file, other, shallow=False))):
             item = file if other == file else f"{other}, {file}"
@@ -232,12 +233,11 @@ def _refuse_strange(recipe: SeasonRecipe, days: set[str], files: Iterable[str]) 
         raise InputError(f"a rule on cloud for {min(strange)!r}, which is no scene", "recipe: clouds", mend)
 
 
-def _stat(file: str) -> tuple[int, int]:
+def _version(file: str) -> tuple[int, int | str]:
     try:
-        stat = Path(file).stat()
-    except OSError:  # a URL, or gone since
-        return (0, 0)
-    return stat.st_size, stat.st_mtime_ns
+        return version_of(file)
+    except LakescaleError:  # it is told when the scene is opened
+        return 0, 0
 
 
 def _extent(grid: Grid) -> str:

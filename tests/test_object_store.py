@@ -28,6 +28,8 @@ from lakescale.store import open_layer
 from pipelines.ingest import ingest
 from pipelines.ingest_recipe import read_ingest_recipe
 from pipelines.map_lakes import map_lakes
+from pipelines.season_ground import state_of
+from pipelines.season_scenes import SeasonScene
 from pipelines.sinks import find_sinks
 from pipelines.sinks_recipe import read_sinks_recipe
 
@@ -376,3 +378,17 @@ def test_inputs_that_are_not_there(bucket, tmp_path):
         with pytest.raises(InputError, match=match) as told:
             what()
         assert told.value.mend
+
+
+def test_a_season_notices_other_bytes_behind_a_url(bucket, tmp_path):
+    path, url = tmp_path / "ice.shp", f"{bucket}/ice.shp"
+    path.write_bytes(bytes(100))
+    put(path, url)
+    scene, before = SeasonScene("2019-07-01", (url,)), state_of(url)
+    first = scene.state
+    assert (scene.state, state_of(url)) == (first, before)
+    path.write_bytes(bytes(99) + b"1")
+    put(path, url)
+    assert scene.state != first
+    assert state_of(url) != before
+    assert SeasonScene("2019-07-01", (f"{bucket}-gone/a.tif",)).state == [(f"{bucket}-gone/a.tif", 0, 0)]

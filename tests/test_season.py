@@ -9,6 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
 from contextlib import chdir
 from types import SimpleNamespace
 
@@ -222,6 +224,27 @@ def test_a_bad_scene_among_dates_side_by_side_is_left_out_alone(plain):
     done = map_season(read(change(plain, dates_at_once=2)))
     assert [one.day for one in done.dates] == [DATES[0], DATES[2]]
     assert [one.scene for one in done.left_out] == [bad.name]
+
+
+def test_dates_that_were_begun_have_ended_when_the_season_fails(plain, monkeypatch):
+    whole, begun, ended = season_dates.map_lakes, threading.Event(), []
+
+    def slow_or_broken(recipe, *rest, **options):
+        if DATES[0] in str(recipe.out):
+            begun.wait(30)
+            raise RunError("the disk is gone", str(recipe.out))
+        begun.set()
+        time.sleep(1)
+        try:
+            return whole(recipe, *rest, **options)
+        finally:
+            ended.append(recipe.out.name)
+
+    monkeypatch.setattr(season_dates, "map_lakes", slow_or_broken)
+    with pytest.raises(RunError, match="the disk is gone"):
+        map_season(read(change(plain, dates_at_once=2)))
+    assert ended == [DATES[1]]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("date")]
 
 
 def test_the_season_tells_its_stages_and_each_date_its_own(finished):

@@ -199,6 +199,12 @@ def test_inputs_are_told_by_what_changes_with_them(small_scene, tmp_path):
     assert gone == {"role": "dem", "source": sources[2]}
     assert far == {"role": "dem", "source": "https://host/x.tif"}
     assert told() == first
+    nested = tmp_path / "nested"
+    (nested / "a").mkdir(parents=True)
+    (nested / "a/tile.tif").write_bytes(bytes(30))
+    for source in (str(nested), f"{nested}/**/*.tif"):
+        (deep,) = describe_inputs({"dem": [source]})
+        assert (deep["files"], deep["bytes"]) == (1, 30)
     os.utime(folder / "a.tif", ns=(1, 1))
     assert [one == two for one, two in zip(told(), first, strict=True)] == [True, False, False, True, True]
 

@@ -12,6 +12,7 @@ Nothing is renamed there.
 """
 
 from lakescale.storage.files import (
+    DISK_FULL,
     Told,
     aside,
     build_tree,
@@ -22,6 +23,7 @@ from lakescale.storage.files import (
     list_files,
     move,
     read_each,
+    refusal,
     remove,
     require_there,
     require_writable,
@@ -36,6 +38,7 @@ from lakescale.storage.remote import Location, Remote, locate
 from lakescale.storage.urls import bare_url, has_magic, is_url, local_path, name_of, refuse_secrets
 
 __all__ = [
+    "DISK_FULL",
     "Location",
     "Remote",
     "Told",
@@ -56,6 +59,7 @@ __all__ = [
     "name_of",
     "open_raster",
     "read_each",
+    "refusal",
     "refuse_secrets",
     "remove",
     "require_there",

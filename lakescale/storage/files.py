@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import os
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 _PROBE = "probe.partial"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors of a disk that takes no more."""
 _MARKS = ("ETag", "etag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "updated", "mtime", "created")
 """What fsspec's file systems (HTTP, S3, GCS, files) tell of a file that changes when it changes."""
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
@@ -265,6 +268,11 @@ def version_of(source: str | Path) -> tuple[int, int | str]:
             raise
         told = {}
     return int(told.get("size") or 0), " ".join(f"{name}={told[name]}" for name in _MARKS if told.get(name))
+
+
+def refusal(error: OSError) -> str:
+    """Say in words what a disk refused."""
+    return "no space left on the disk" if error.errno in DISK_FULL else error.strerror or str(error)
 
 
 def require_there(source: str) -> None:

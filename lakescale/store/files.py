@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lakescale.schema import LakescaleError, RunError
+from lakescale.storage import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lakescale.storage import Location
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -25,7 +23,7 @@ def writing(target: Location) -> Iterator[None]:
     except LakescaleError:
         raise
     except OSError as error:
-        problem = "no space left on the disk" if error.errno in _FULL else error.strerror or str(error)
+        problem = refusal(error)
     if problem:
         # raised out here, so that it can be pickled
         raise RunError(f"cannot write: {problem}", str(target), "make room, or mend the path, and run it again")
