@@ -10,7 +10,7 @@ import pandas as pd
 
 from lakescale import __version__
 from lakescale.schema import LAKE_ID, InputError
-from lakescale.series import track
+from lakescale.series import find_basins, track
 from pipelines.run_folder import NOT_SEEN_FILE, publish
 from pipelines.season_catalogue import find_region, has_products, write_products
 from pipelines.season_covers import find_covers
@@ -112,16 +112,20 @@ def _track(
     client: Client,
     journal: Journal,
 ) -> Tracks:
-    """Track lakes by themselves, and then with the lids and the snow on the ground that this tells."""
+    """Find the ground of lakes, the lids and the snow on it, and tell from these what became of the lakes."""
+    rules, beside = ground.recipe.track_rules, dict[str, Any]()
     with journal.stage("tracks"):
         lakes, notes = gather_lakes(dates, ground)
-        tracks = track_dates(lakes, not_seen, ground, dates=spans)
-    if ground.recipe.lids:
+        hidden = add_beyond(not_seen, ground)
+        basins = find_basins(lakes, not_seen=hidden, rules=rules, dates=spans) if ground.recipe.lids else None
+    if basins is not None:
         with journal.stage("lids"):
-            covers = find_covers(dates, lakes, tracks.basins, ground, client)
-            beside: dict[str, Any] = {"dates": spans, "lids": covers.lids, "snow": covers.snow}
-            tracks = track_dates(covers.lakes, not_seen, ground, **beside)
+            covers = find_covers(dates, lakes, basins, ground, client)
+            beside = {"lids": covers.lids, "snow": covers.snow}
+            lakes = covers.lakes
             notes += covers.notes
+    with journal.stage("tracks"):
+        tracks = track(lakes, not_seen=hidden, rules=rules, dates=spans, **beside)
     return replace(tracks, notes=(*tracks.notes, *notes))
 
 
@@ -143,17 +147,13 @@ def _of_catalogue(recipe: SeasonRecipe) -> Any:
     return [recipe.model_dump(mode="json", include=set(OF_THE_CATALOGUE)), files]
 
 
-def track_dates(
-    lakes: Mapping[str, gpd.GeoDataFrame], not_seen: Mapping[str, gpd.GeoSeries], ground: Ground, **covers: Any
-) -> Tracks:
-    """Track the lakes of all dates; what none of them looks at counts as not seen."""
-    rules = ground.recipe.track_rules
-    beyond = find_beyond(ground, rules.rim_m)
-    hidden = {
+def add_beyond(not_seen: Mapping[str, gpd.GeoSeries], ground: Ground) -> dict[str, gpd.GeoSeries]:
+    """Add to what each date did not see what none of them looks at."""
+    beyond = find_beyond(ground, ground.recipe.track_rules.rim_m)
+    return {
         day: gpd.GeoSeries(pd.concat([one, beyond.set_crs(one.crs, allow_override=True)]))
         for day, one in not_seen.items()
     }
-    return track(lakes, not_seen=hidden, rules=rules, **covers)
 
 
 def find_beyond(ground: Ground, rim_m: float) -> gpd.GeoSeries:

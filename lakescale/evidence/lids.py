@@ -13,12 +13,12 @@ from lakescale.chunks import Zones
 from lakescale.evidence.lid_looks import (
     LAYERS,
     NOTHING,
+    boxes_round,
     brightness,
     cut_ground,
     look_at_ground,
     look_at_rings,
     looks_of,
-    reach_of,
     spread,
 )
 from lakescale.evidence.sink_areas import AREA_UNIT_M2
@@ -136,7 +136,7 @@ def _blocks_near(ground: Any, grid: Grid, array: da.Array) -> list[tuple[int, in
     if not isinstance(ground, gpd.GeoDataFrame):
         return None
     return find_blocks(
-        gpd.GeoDataFrame(geometry=reach_of(ground.geometry.to_numpy(), grid), crs=ground.crs), grid, array
+        gpd.GeoDataFrame(geometry=boxes_round(ground.geometry.to_numpy(), grid), crs=ground.crs), grid, array
     )
 
 

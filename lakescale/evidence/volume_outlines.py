@@ -106,7 +106,7 @@ def _add_up(polygon: NDArray[np.int64], cell_xy: NDArray[np.int64], units: NDArr
     return Rims(key // (place.height * place.width), pixel // place.width, pixel % place.width, total)
 
 
-def move_outlines(polygons: NDArray[Any], distance_m: float, crs: CRS) -> NDArray[Any]:
+def move_outlines(polygons: NDArray[Any], distance_m: float, crs: CRS, *, quad_segs: int = 16) -> NDArray[Any]:
     """Move outlines outwards, or inwards by less than 0, by metres on the ground.
 
     The CRS may stretch them: the factor is told by each polygon's area in it and its true area.
@@ -115,6 +115,8 @@ def move_outlines(polygons: NDArray[Any], distance_m: float, crs: CRS) -> NDArra
     ----------
     polygons
         In map coordinates, metres; missing ones stay.
+    quad_segs
+        Pieces of a quarter of a circle round a corner.
     """
     if distance_m == 0:
         return polygons
@@ -124,7 +126,7 @@ def move_outlines(polygons: NDArray[Any], distance_m: float, crs: CRS) -> NDArra
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.sqrt(shapely.area(polygons[there]) / true)
     stretch[there] = np.where(np.isfinite(found) & (found > 0), found, 1.0)
-    return shapely.buffer(polygons, distance_m * stretch, quad_segs=16)
+    return shapely.buffer(polygons, distance_m * stretch, quad_segs=quad_segs)
 
 
 def find_medians(

@@ -175,6 +175,35 @@ def track(
     )
 
 
+def find_basins(
+    lakes: Mapping[Any, Any],
+    *,
+    dates: Iterable[Any] | Mapping[Any, tuple[Any, Any]] | None = None,
+    not_seen: Mapping[Any, Any] | None = None,
+    rules: TrackRules | None = None,
+) -> gpd.GeoDataFrame:
+    """Find the ground of each track alone, so that one may look at it before `track` tells what became of the lakes.
+
+    Parameters
+    ----------
+    lakes, dates, not_seen, rules
+        As for `track`.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        `Tracks.basins`.
+
+    Raises
+    ------
+    InputError
+        As `track` does.
+    """
+    rules = rules or TrackRules()
+    dated = read_dates(lakes, dates, Evidence(not_seen, None, None), rules)
+    return _frame_basins(_follow_all(dated.days, None, rules)[1], dated.frame.crs)
+
+
 def _check_previous(previous: Tracks, dated: Dated, rules: TrackRules) -> None:
     last = previous.states[LAKE_TIME].max()
     if dated.days and dated.days[0].time <= last:
