@@ -16,7 +16,9 @@ from dask.system import CPU_COUNT
 
 from lakescale.schema import LAKE_ID, LAKE_TIME, InputError
 from pipelines.map_lakes import plan
+from pipelines.model_speed import seconds_of_windows
 from pipelines.run_folder import DATES
+from pipelines.run_models import open_models
 from pipelines.season_covers import ask_lids
 from pipelines.season_dates import is_finished, prepare_date
 from pipelines.season_depths import ask_depths
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from pipelines.sources import Sources
 
 TASKS, BYTES, SECONDS = "tasks", "bytes", "seconds"
-_A_DATE_S, _A_TASK_S, _A_MEGAPIXEL_S = 1.0, 0.005, 0.6
+_A_DATE_S, _A_TASK_S, _A_MEGAPIXEL_S = 1.8, 0.0045, 2.9
 """Seconds of one core that measures `_REFERENCE_S`: for a date (files, picture, judging), a task, a million pixels."""
 _START_S = {"threads": 0.5, "local": 4.0}
 _REFERENCE_S = 0.04
@@ -62,7 +64,8 @@ def predict(ground: Ground, scenes: dict[str, list[SeasonScene]], folder: Season
     if terrain is not None and left and not (folder.path / SINKS).exists():
         tasks, n_bytes = tasks + len(dict(terrain.data.dask)) + chunks, n_bytes + terrain.nbytes
     found = {"dates": len(left), "chunks": chunks, TASKS: tasks, BYTES: n_bytes}
-    return found | {SECONDS: round(_estimate(len(left), tasks, pixels, ground), 1)}
+    seconds = _estimate(len(left), tasks, pixels, ground) + _model_seconds(len(left), one, ground)
+    return found | {SECONDS: round(seconds, 1)}
 
 
 def describe_plan(ground: Ground, scenes: dict[str, list[SeasonScene]], folder: SeasonFolder) -> dict[str, Any]:
@@ -132,6 +135,19 @@ def _estimate(dates: int, tasks: int, pixels: int, ground: Ground) -> float:
     workers = min(cluster.workers or CPU_COUNT, CPU_COUNT)
     work = tasks * _A_TASK_S + dates * pixels / 1e6 * _A_MEGAPIXEL_S
     return _START_S.get(cluster.kind, 1.0) + _slowness() * (dates * _A_DATE_S + work / workers)
+
+
+def _model_seconds(dates: int, plan_of_date: dict[str, Any], ground: Ground) -> float:
+    """Estimate what models take, as if all windows had been seen, and the measuring of it, which loads them too."""
+    start = time.perf_counter()
+    cluster, (_, models) = ground.recipe.cluster, open_models(ground.recipe)
+    counts = {one.name: plan_of_date.get(f"windows of {one.name}", 0) for one in models}
+    if not any(counts.values()):
+        return 0.0
+    workers = 0 if cluster.kind == "threads" else min(cluster.workers or CPU_COUNT, CPU_COUNT)
+    took = seconds_of_windows(models, workers)
+    loading = time.perf_counter() - start
+    return loading + dates * sum(took[name] * count for name, count in counts.items())
 
 
 def _slowness() -> float:

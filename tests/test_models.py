@@ -236,6 +236,7 @@ class Small:
 def test_out_of_memory_halves_the_batch_and_goes_on(unet, caplog):
     windows = random_windows(7, 3, 64)
     small = LoadedModel(Small(unet.network, 2), unet.info, torch.device("cpu"), "float32")
+    small.batch_limit = None  # as on a GPU
     with caplog.at_level(logging.WARNING):
         found = small.predict(windows)
     np.testing.assert_allclose(found, unet.predict(windows), atol=1e-5)
@@ -249,8 +250,17 @@ def test_out_of_memory_halves_the_batch_and_goes_on(unet, caplog):
     assert small.network.asked == [1, 1, 1]
 
 
+def test_on_a_cpu_windows_run_one_by_one_and_answers_do_not_move_with_the_batch(unet):
+    windows = random_windows(5, 3, 64)
+    watched = LoadedModel(Small(unet.network, 9), unet.info, torch.device("cpu"), "float32")
+    together = watched.predict(windows)
+    assert watched.network.asked == [1] * 5
+    np.testing.assert_array_equal(together, np.concatenate([unet.predict(one[None]) for one in windows]))
+
+
 def test_out_of_memory_gives_up_at_one(unet):
     none = LoadedModel(Small(unet.network, 0), unet.info, torch.device("cpu"), "float32")
+    none.batch_limit = None  # as on a GPU
     with pytest.raises(RunError, match=r"one window alone does not fit.*smaller windows") as caught:
         none.predict(random_windows(2, 3, 64))
     assert none.network.asked == [2, 1]

@@ -53,6 +53,9 @@ OPEN_SHARE = 0.1
 SNOW_ROUGHNESS, SNOW_BRIGHTNESS = 0.03, 0.9
 """Snow on a flat lid is even: deviation over mean of red at most, and red beside that of the ring at least. Of
 synthetic lakes: lids under snow 0.010 to 0.024 and 0.94 to 1.5; floors of lakes that drained 0.034 or more."""
+BRIGHT_SNOW = 1.15
+"""What is so much brighter than the ring is snow, even or not: the outline of a lake may take in ice beside it. Of
+synthetic lakes: all lids under snow, and 2 of 333 floors."""
 
 _RING = ("ring_red", "ring_blue")
 _SHARES = ("ground_seen_share", "open_share", "spread_share", "brightness", "roughness")
@@ -70,7 +73,7 @@ def assess_lids(scene: xr.DataArray, ground: gpd.GeoDataFrame | dask_geopandas.G
 
     - ``not seen``, where less than half of it was, or nothing of its ring;
     - ``snow``, where less than a tenth is open water and the rest is even (standard deviation of red at most 0.03 of
-      the mean) and not darker than 0.9 of the ring: flat snow may hide water;
+      the mean) and not darker than 0.9 of the ring, or above 1.15 of it: flat snow may hide water;
     - ``lid``, where open water lies scattered over it: its pixels spread over a share of the ground (square root of the
       ratio of the determinants of both covariances) that is by 0.15 larger than the share that they fill. What is left
       of a lake that drains is a pool in one place;
@@ -178,9 +181,10 @@ def _attach_looks(part: gpd.GeoDataFrame, totals: Totals) -> gpd.GeoDataFrame:
 
 def _judge(found: dict[str, NDArray[np.float64]], has_ring: NDArray[np.bool_]) -> NDArray[Any]:
     seen, share, over, bright, rough = (found[name] for name in _SHARES)
+    is_even = rough <= SNOW_ROUGHNESS
     cases = [
         (NOT_SEEN, (seen < MIN_SEEN) | ~has_ring | np.isnan(share)),
-        (SNOW, (share < OPEN_SHARE) & (rough <= SNOW_ROUGHNESS) & (bright >= SNOW_BRIGHTNESS)),
+        (SNOW, (share < OPEN_SHARE) & (is_even & (bright >= SNOW_BRIGHTNESS) | (bright >= BRIGHT_SNOW))),
         (LID, over - share >= LID_EXCESS),
         (OPEN, share >= OPEN_SHARE),
     ]

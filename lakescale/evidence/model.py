@@ -67,7 +67,7 @@ def lake_probability(  # noqa: PLR0913 - keyword-only options
     weights
         ``hann``: pixels count less towards their window's border; ``flat``: all the same.
     batch
-        Windows in one call, at most.
+        Windows in one call, at most. Our own models take them one after the other on a CPU, which is faster there.
     gate
         Bool ``(y, x)`` on the scene's grid, such as evidence of color or sinks: windows without any True are not run
         either. Seen pixels that no window was run for get 0.
