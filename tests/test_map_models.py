@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import geopandas as gpd
 import numpy as np
@@ -19,7 +20,9 @@ from lakescale.models.sam import SamSize, sam_spec
 from lakescale.schema import KEPT, InputError
 from lakescale.store import open_layer
 from pipelines.map_lakes import map_lakes, plan
+from pipelines.model_speed import seconds_of_windows
 from pipelines.recipe import read_recipe
+from pipelines.run_models import open_models
 
 TINY = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 ALL_SHAPES = {
@@ -292,3 +295,15 @@ def test_the_command_runs_models_and_tells_of_them(small_scene, unet, sam, tmp_p
     refused = lakescale("map", "--scene", small_scene, "--out", tmp_path / "RUN2", "--model", tmp_path / "gone")
     assert refused.returncode == 2
     assert "no such checkpoint" in refused.stderr
+
+
+def test_the_speed_of_models_is_measured_here_and_side_by_side(unet, tmp_path):
+    _, models = open_models(recipe("a.tif", tmp_path / "RUN", models=[str(unet)]))
+    alone, together = (seconds_of_windows(models, workers)["unet_r18"] for workers in (0, 2))
+    assert 0 < alone < 2
+    assert 0 < together < 2
+    turned = replace(models[0], options=models[0].options | {"augment": True})
+    assert seconds_of_windows([turned], 0)["unet_r18"] > 2 * alone
+    gone = replace(models[0], source=replace(models[0].source, path=str(tmp_path / "gone.safetensors")))
+    assert seconds_of_windows([gone], 0) == {"unet_r18": 0}
+    assert seconds_of_windows([], 2) == {}

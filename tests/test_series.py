@@ -30,7 +30,7 @@ from plain_tracking import (
 
 import lakescale.series.tracking
 from lakescale.schema import InputError
-from lakescale.series import TrackRules, track
+from lakescale.series import TrackRules, find_basins, track
 from lakescale.synthetic import Scenery, make_region
 from lakescale.synthetic.basins import fill_basin
 
@@ -578,6 +578,7 @@ def test_lakes_of_a_synthetic_region_under_its_clouds():
         not_seen[day] = gpd.GeoDataFrame(geometry=[sky], crs=region.grid.crs)
         lids[day] = left[iced & ~left.is_empty]
     tracks = track(lakes, not_seen=not_seen, lids=lids)
+    assert_frame_equal(pd.DataFrame(find_basins(lakes, not_seen=not_seen)), pd.DataFrame(tracks.basins))
     precision, recall = count_pairs(names, tracks.lakes.track_id)
     assert min(precision, recall) >= 0.98
 
