@@ -110,6 +110,16 @@ def fill_stitch(nodata: str, missing: tuple[float, ...] = ()) -> Stitch:
     )
 
 
+def require_dem(dem: xr.DataArray, name: str) -> None:
+    """Raise `InputError` for what is no DEM: not ``(y, x)``, not of numbers, or empty."""
+    if dem.dims != (Y, X):
+        raise InputError(f"a DEM needs the dims ('y', 'x'), got {dem.dims}", name, "select one band and one time")
+    if dem.dtype.kind not in "iuf":
+        raise InputError(f"a DEM must be integer or float, got {dem.dtype}", name, "convert it with astype('float32')")
+    if not dem.size:
+        raise InputError(f"a DEM without cells, shape {dem.shape}", name, "check the selection before filling")
+
+
 def as_dem_array(dem: xr.DataArray, name: str) -> da.Array:
     """Take the array of a DEM, or refuse it: not ``(y, x)``, not of numbers, empty, or in chunks of 2**31 cells.
 
@@ -121,12 +131,7 @@ def as_dem_array(dem: xr.DataArray, name: str) -> da.Array:
         What errors call one without a name.
     """
     name = str(dem.name or name)
-    if dem.dims != (Y, X):
-        raise InputError(f"a DEM needs the dims ('y', 'x'), got {dem.dims}", name, "select one band and one time")
-    if dem.dtype.kind not in "iuf":
-        raise InputError(f"a DEM must be integer or float, got {dem.dtype}", name, "convert it with astype('float32')")
-    if not dem.size:
-        raise InputError(f"a DEM without cells, shape {dem.shape}", name, "check the selection before filling")
+    require_dem(dem, name)
     array = on_dask(dem)
     largest = max(array.chunks[0]), max(array.chunks[1])
     if (largest[0] + 2) * (largest[1] + 2) >= _MOST_CELLS:

@@ -146,8 +146,8 @@ def _target(like: Grid | GeoBox | xr.DataArray) -> Grid:
 
 def _target_chunks(like: Any, target: Grid, chunks: Any) -> Chunks:
     if chunks is None:
-        on_dask = isinstance(like, xr.DataArray) and isinstance(like.data, da.Array)
-        chunks = like.data.chunks[-2:] if on_dask else _SIDE
+        is_lazy = isinstance(like, xr.DataArray) and isinstance(like.data, da.Array)
+        chunks = like.data.chunks[-2:] if is_lazy else _SIDE
     try:
         rows, cols = da.core.normalize_chunks(chunks, target.shape, dtype=np.float32)
     except (TypeError, ValueError) as error:

@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from lakescale.grid import Grid
 from lakescale.schema import InputError, RunError, without_secrets
+from lakescale.storage import is_running
 from lakescale.store import same_grid
 from pipelines.run_folder import MANIFEST, QUARANTINE, RECIPE, REPORT_FILE, RunFolder, publish
 
@@ -194,7 +195,7 @@ def _take(handle: int, folder: Path) -> None:
     except BlockingIOError:
         is_held = True
     except OSError:  # a file system without locks
-        is_held = _is_alive(holder)
+        is_held = is_running(holder)
     is_elsewhere = holder.get("host", here) != here  # where a lock of this machine may not reach
     if is_held or is_elsewhere:
         who = f"host {holder.get('host', '?')}, pid {holder.get('pid', '?')}, since {holder.get('start', '?')}"
@@ -210,16 +211,6 @@ def _read_holder(handle: int) -> dict[str, Any]:
         return dict(json.loads(os.pread(handle, 4096, 0)))
     except ValueError:
         return {}
-
-
-def _is_alive(holder: dict[str, Any]) -> bool:
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except (KeyError, ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _read_left_out(path: Path) -> list[LeftOut]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import pandas as pd
@@ -11,6 +11,7 @@ from lakescale.schema import InputError
 from pipelines.run_folder import publish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TOLD, NOTES = "fingerprint", "notes"
@@ -45,13 +46,7 @@ def read_table(path: Path) -> gpd.GeoDataFrame:
     InputError
         When it is damaged.
     """
-    problem = ""
-    try:
-        return gpd.read_parquet(path)
-    except Exception as error:  # noqa: BLE001  (Arrow and GEOS have their own for what is damaged)
-        problem = str(error).splitlines()[0]
-    mend = f"delete {path.parent} and run the season again: it maps this date anew"
-    raise InputError(f"a table of a date is damaged: {problem}", str(path), mend)
+    return _read(path, gpd.read_parquet, f"delete {path.parent} and run the season again: it maps this date anew")
 
 
 def read_told(path: Path) -> pd.DataFrame:
@@ -62,9 +57,13 @@ def read_told(path: Path) -> pd.DataFrame:
     InputError
         When it is damaged.
     """
+    return _read(path, pd.read_parquet, f"delete {path} and run the season again")
+
+
+def _read(path: Path, read: Callable[[Path], Any], mend: str) -> Any:
     problem = ""
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        return read(path)
+    except Exception as error:  # noqa: BLE001  (Arrow and GEOS have their own for what is damaged)
         problem = str(error).splitlines()[0]
-    raise InputError(f"a table of a date is damaged: {problem}", str(path), f"delete {path} and run the season again")
+    raise InputError(f"a table of a date is damaged: {problem}", str(path), mend)

@@ -46,13 +46,14 @@ def in_child(run):
     return True
 
 
-def killed_at(count, store, run):
-    seen = 0
+def killed_at(count, folder, run):
+    """Run until some change to the disk, counted from the start, and be killed just before it."""
+    seen, folder = 0, str(folder.absolute())
 
     def hook(event, arguments):
         nonlocal seen
         is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if (event in CHANGES or is_write) and str(arguments[0]).startswith(str(store)):
+        if (event in CHANGES or is_write) and str(Path(str(arguments[0])).absolute()).startswith(folder):
             seen += 1
             if seen == count:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import dask
 import xarray as xr
-from cube_killer import CHANGES
+from cube_killer import killed_at
 from distributed import Scheduler, Worker
 from season_scenes import SIZE, markers, read
 from test_map_sources import slope_with_bowl
@@ -76,22 +76,6 @@ def wait(child, patience=PATIENCE_S):
             raise AssertionError("a child takes too long")
         time.sleep(0.01)
     return code
-
-
-def killed_at(count, folder, run):
-    """Run until some change to the disk, counted from the start, and be killed just before it."""
-    seen, folder = 0, str(folder.absolute())
-
-    def hook(event, arguments):
-        nonlocal seen
-        is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if (event in CHANGES or is_write) and str(Path(str(arguments[0])).absolute()).startswith(folder):
-            seen += 1
-            if seen == count:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-    run()
 
 
 def run_season(recipe):

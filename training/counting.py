@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 
+from lakescale.chunks import on_dask
 from lakescale.grid import Grid
 from lakescale.scene import seen_mask
 from lakescale.schema import BAND, BLUE, GREEN, RED, X, Y
@@ -68,9 +68,9 @@ def count_windows(scene: xr.DataArray, marks: Marks, *, window: int, stride: int
     grid, names = Grid.of(scene), [str(band) for band in scene[BAND].values]
     layout = Layout.of(grid.shape, window, stride)
     colors = tuple(band for band in _RGB if band in names) or tuple(names[: len(_RGB)])
-    bands = [_raster(scene.sel({BAND: band})) for band in colors]
+    bands = [on_dask(scene.sel({BAND: band})) for band in colors]
     chunks = bands[0].chunks
-    seen = _raster(seen_mask(scene).transpose(Y, X)).rechunk(chunks)
+    seen = on_dask(seen_mask(scene).transpose(Y, X)).rechunk(chunks)
     columns = (*_COUNTS, *colors, *(COLOR_SUMS if colors == _RGB else ()))
     planes = partial(_planes, in_color=colors == _RGB)
     parts = sum_windows(planes, seen, marks.lazy_flags(chunks), *bands, layout=layout, columns=columns, name="samples")
@@ -81,7 +81,3 @@ def _planes(seen: NDArray[np.bool_], flags: NDArray[np.uint8], *bands: NDArray[A
     counts = [seen, seen & (flags == LAKE), seen & (flags == IGNORED)]
     levels = [np.where(seen, to_levels(band), 0) for band in bands]
     return [*counts, *levels, *(color_planes(*levels) if in_color else [])]
-
-
-def _raster(array: xr.DataArray) -> da.Array:
-    return array.data if isinstance(array.data, da.Array) else da.from_array(array.data, chunks=-1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 
+from lakescale.chunks import on_dask
 from lakescale.cluster import compute
 from lakescale.grid import Grid
 from lakescale.schema import IMAGE, InputError, X, Y
@@ -103,7 +103,7 @@ def _count_mistakes(
         raise InputError(f"windows of {len(sides)} sizes in one image", name, "mine them one after the other")
     rows, cols = (tuple(np.unique(windows[along]).tolist()) for along in ("row", "col"))
     layout = Layout(grid.shape, int(sides[0]), (rows, cols))
-    data = probability.data if isinstance(probability.data, da.Array) else da.from_array(probability.data, chunks=-1)
+    data = on_dask(probability)
     flags = annotations.of(name, grid).lazy_flags(data.chunks)
     planes = partial(_planes, threshold=threshold)
     return sum_windows(planes, data, flags, layout=layout, columns=_COLUMNS, name="mistakes"), layout

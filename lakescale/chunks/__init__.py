@@ -8,9 +8,10 @@
 Beside them, `pull` makes each block of another grid from a planned window of source pixels, and `sink` hands some
 blocks to a function that writes them. `map_beside` hands each block what its neighbours share with it, where blocks
 are no arrays. `merge_tree` joins ever larger squares of blocks and finishes in each what reaches no further.
+`ask_zones` deals polygons out to the chunks that they meet, and `pairing` lets blocks of polygons meet two by two.
 `run_in_stages` cuts a graph into small ones where results wait.
 
-No other module builds a dask graph. The serial twins (`map_tiles_serial`, ...) run the same functions over the same
+No other module writes tasks. The serial twins (`map_tiles_serial`, ...) run the same functions over the same
 plan in a plain loop, without dask.
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import shapely
 
@@ -25,7 +24,7 @@ from lakescale.evidence.sink_areas import AREA_UNIT_M2
 from lakescale.evidence.volume_deal import deal_tables
 from lakescale.evidence.volume_sums import Lakes, Totals, join_totals
 from lakescale.evidence.zonal_cover import to_covering_pixels
-from lakescale.evidence.zonal_deal import as_dask_frame, ask, find_blocks, split_parts
+from lakescale.evidence.zonal_deal import as_dask_frame, ask, find_blocks, find_blocks_round, split_parts
 from lakescale.evidence.zonal_layers import as_array
 from lakescale.evidence.zonal_sums import Sums
 from lakescale.grid import Grid
@@ -36,6 +35,7 @@ from lakescale.schema import BAND, BLUE, RED, InputError
 if TYPE_CHECKING:
     import dask.array as da
     import dask_geopandas
+    import geopandas as gpd
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -111,7 +111,8 @@ def assess_lids(scene: xr.DataArray, ground: gpd.GeoDataFrame | dask_geopandas.G
         _join_rings,
         _attach_rings,
     )
-    ringed = ask(source, arrays, rings, _blocks_near(ground, grid, arrays[0]), Sums.empty(len(LAYERS)))
+    near = find_blocks_round(ground, partial(boxes_round, grid=grid), grid, arrays[0])
+    ringed = ask(source, arrays, rings, near, Sums.empty(len(LAYERS)))
     looks = Zones(
         "lid-looks",
         partial(_cut_shapes, grid=grid),
@@ -133,14 +134,6 @@ def _bands(scene: xr.DataArray) -> tuple[list[da.Array], Grid]:
     pair = scene.isel({BAND: [there.index(name) for name in (RED, BLUE)]})
     red, blue = (as_array(pair.isel({BAND: k}), name) for k, name in enumerate((RED, BLUE)))
     return [red, blue.rechunk(red.chunks), as_array(seen_mask(pair), "seen").rechunk(red.chunks)], grid
-
-
-def _blocks_near(ground: Any, grid: Grid, array: da.Array) -> list[tuple[int, int]] | None:
-    if not isinstance(ground, gpd.GeoDataFrame):
-        return None
-    return find_blocks(
-        gpd.GeoDataFrame(geometry=boxes_round(ground.geometry.to_numpy(), grid), crs=ground.crs), grid, array
-    )
 
 
 def _join_rings(answers: list[Sums], parts: int) -> list[Sums]:

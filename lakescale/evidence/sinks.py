@@ -9,7 +9,7 @@ import numpy as np
 
 from lakescale.chunks import Blocks, map_tiles, on_dask, read_again
 from lakescale.depression_seams import warn_outside
-from lakescale.depressions import as_elevation, declared_nodata, fill_tiled, look_outside
+from lakescale.depressions import as_elevation, declared_nodata, fill_tiled, look_outside, require_dem
 from lakescale.evidence.sink_sizes import drop_small
 from lakescale.flats import drain_flats
 from lakescale.grid import Grid
@@ -173,12 +173,7 @@ def sink_mask(
 def _fill_whole(dem: xr.DataArray, nodata: str) -> xr.DataArray:
     """Fill in one task."""
     name = _name(dem)
-    if dem.dims != (Y, X):
-        raise InputError(f"a DEM needs the dims ('y', 'x'), got {dem.dims}", name, "select one band and one time")
-    if dem.dtype.kind not in "iuf":
-        raise InputError(f"a DEM must be integer or float, got {dem.dtype}", name, "convert it with astype('float32')")
-    if not dem.size:
-        raise InputError(f"a DEM without cells, shape {dem.shape}", name, "check the selection before filling")
+    require_dem(dem, name)
     find_binary()
     require_memory((dem.sizes[Y], dem.sizes[X]))
     array = on_dask(dem)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 
 from lakescale.chunks import Zones
@@ -34,7 +33,7 @@ from lakescale.evidence.volume_sums import (
     volume_units,
 )
 from lakescale.evidence.zonal_cover import to_covering_pixels
-from lakescale.evidence.zonal_deal import as_dask_frame, ask, find_blocks
+from lakescale.evidence.zonal_deal import as_dask_frame, ask, find_blocks, find_blocks_round
 from lakescale.evidence.zonal_layers import as_array
 from lakescale.grid import Grid
 from lakescale.schema import InputError
@@ -43,6 +42,7 @@ from lakescale.store import same_grid
 if TYPE_CHECKING:
     import dask.array as da
     import dask_geopandas
+    import geopandas as gpd
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -164,7 +164,8 @@ def lake_volumes(  # noqa: PLR0913 - keyword-only options
         join_seen,
         partial(_attach_levels, rules=rules),
     )
-    levelled = ask(source, arrays, level, _blocks_near(lakes, rules, array), join_seen([], 1)[0])
+    outwards = partial(move_outlines, distance_m=outline_error_m, crs=grid.crs)
+    levelled = ask(source, arrays, level, find_blocks_round(lakes, outwards, grid, array), join_seen([], 1)[0])
     volume = Zones(
         "lake-volumes",
         partial(_cut_known, grid=grid),
@@ -190,14 +191,6 @@ def _sink_array(sinks: xr.DataArray | None, grid: Grid, array: da.Array) -> list
     if not same_grid(Grid.of(sinks), grid):
         raise InputError("sinks and DEM on different grids", "sinks", "give lakescale.sink_depth(dem)")
     return [depth.rechunk(array.chunks)]
-
-
-def _blocks_near(lakes: Any, rules: VolumeRules, array: da.Array) -> list[tuple[int, int]] | None:
-    """List the blocks that outlines meet when they are moved outwards; None for a dask frame."""
-    if not isinstance(lakes, gpd.GeoDataFrame):
-        return None
-    outer = move_outlines(lakes.geometry.to_numpy(), rules.outline_error_m, rules.grid.crs)
-    return find_blocks(gpd.GeoDataFrame(geometry=outer, crs=lakes.crs), rules.grid, array)
 
 
 # -- levels

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 
 from lakescale.chunks import Zones
@@ -35,7 +34,7 @@ from lakescale.evidence.water_depth_optics import (
 )
 from lakescale.evidence.water_depth_rings import NOTHING, Told, cut_rings, join_shown, look_at_rings, reach_of
 from lakescale.evidence.zonal_cover import to_covering_pixels
-from lakescale.evidence.zonal_deal import as_dask_frame, ask, find_blocks
+from lakescale.evidence.zonal_deal import as_dask_frame, ask, find_blocks, find_blocks_round
 from lakescale.grid import Grid
 from lakescale.polygons import areas_m2
 from lakescale.schema import BLUE, RED, InputError
@@ -43,6 +42,7 @@ from lakescale.schema import BLUE, RED, InputError
 if TYPE_CHECKING:
     import dask.array as da
     import dask_geopandas
+    import geopandas as gpd
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -164,12 +164,11 @@ def water_depth(
 def _ring_blocks(lakes: Any, grid: Grid, array: da.Array, asked: tuple[float, bool, bool]) -> Any:
     """List the blocks to ask about rings and water; None for all."""
     ring_m, asks_rings, asks_water = asked
-    if asks_water or (asks_rings and not isinstance(lakes, gpd.GeoDataFrame)):
+    if asks_water:
         return None
     if not asks_rings:
         return []
-    reach = reach_of(lakes.geometry.to_numpy(), ring_m, grid)
-    return find_blocks(gpd.GeoDataFrame(geometry=reach, crs=lakes.crs), grid, array)
+    return find_blocks_round(lakes, partial(reach_of, ring_m=ring_m, grid=grid), grid, array)
 
 
 def _attach_optics(part: gpd.GeoDataFrame, told: Told, *, optics: Optics) -> gpd.GeoDataFrame:

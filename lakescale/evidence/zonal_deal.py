@@ -16,7 +16,7 @@ from lakescale.polygons import to_map
 from lakescale.schema import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import dask.array as da
     from numpy.typing import NDArray
@@ -159,6 +159,18 @@ def find_blocks(
     polygons, margin = frame.geometry.to_numpy(), _MARGIN_PX * float(np.sqrt(abs(grid.transform.determinant)))
     _, box = find_met(polygons, boxes, reach=reach + margin)  # in pixel coordinates polygons are a little elsewhere
     return [divmod(k, len(rows[0])) for k in np.unique(box).tolist()]
+
+
+def find_blocks_round(
+    frame: gpd.GeoDataFrame | dask_geopandas.GeoDataFrame,
+    draw: Callable[[NDArray[Any]], NDArray[Any]],
+    grid: Grid,
+    array: da.Array,
+) -> list[tuple[int, int]] | None:
+    """List the blocks that what is drawn round polygons in memory meets; None for a dask frame."""
+    if not isinstance(frame, gpd.GeoDataFrame):
+        return None
+    return find_blocks(gpd.GeoDataFrame(geometry=draw(frame.geometry.to_numpy()), crs=frame.crs), grid, array)
 
 
 def ask(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 
+from lakescale.chunks import on_dask
 from lakescale.grid import Grid
 from lakescale.schema import InputError, X, Y
 from lakescale.store import same_grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import dask.array as da
 
 
 class Layer(NamedTuple):
@@ -80,4 +82,4 @@ def as_array(raster: xr.DataArray, name: str) -> da.Array:
     """Give the pixels as a dask array; raise `InputError` for other dims than y and x."""
     if raster.dims != (Y, X):
         raise InputError(f"a raster needs the dims ('y', 'x'), got {raster.dims}", name, "give one band or date of it")
-    return raster.data if isinstance(raster.data, da.Array) else da.from_array(raster.data, chunks=-1)
+    return on_dask(raster)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from lakescale.kernels.unions import find_root
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -116,14 +118,6 @@ def _find_runs(image):
 
 
 @njit(nogil=True, cache=True)
-def _root(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@njit(nogil=True, cache=True)
 def _join_runs(image, row_start, start, stop, reach):
     n = start.size
     parent = np.arange(n)
@@ -147,7 +141,7 @@ def _join_runs(image, row_start, start, stop, reach):
     first_run = np.empty(n, np.int64)
     count = 0
     for k in range(n):
-        r = _root(parent, k)
+        r = find_root(parent, k)
         if r == k:
             first_run[count] = k
             part[k] = count
@@ -160,7 +154,7 @@ def _join_runs(image, row_start, start, stop, reach):
 @njit(nogil=True, cache=True)
 def _join_if_equal(image, parent, i, a, b, start):
     if image[i - 1, start[a]] == image[i, start[b]]:
-        ra, rb = _root(parent, a), _root(parent, b)
+        ra, rb = find_root(parent, a), find_root(parent, b)
         # the smaller index is the earlier pixel, so a root is its part's first pixel
         if ra < rb:
             parent[rb] = ra

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
+from lakescale.kernels.unions import find_root
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -162,14 +164,6 @@ def _neighbours(links, k, out):
     return n
 
 
-@njit(nogil=True, cache=True)
-def _root(parent, k):
-    while parent[k] != k:
-        parent[k] = parent[parent[k]]
-        k = parent[k]
-    return k
-
-
 # -- the tree
 
 
@@ -194,7 +188,7 @@ def _grow(links, elevation, order):
                     count = _join(group, held, parent, alias, born, merge, count, level, k, around[m])
             last += 1
         for i in range(first, last):
-            root = _root(group, order[i])
+            root = find_root(group, order[i])
             if held[root] == _NO_NODE:
                 alias[count], born[count], held[root] = count, level, count
                 count += 1
@@ -206,7 +200,7 @@ def _grow(links, elevation, order):
 @njit(nogil=True, cache=True)
 def _join(group, held, parent, alias, born, merge, count, level, k, other):
     """Join two cells at a level; where two nodes meet, a new one encloses them, or one born at this very level."""
-    a, b = _root(group, k), _root(group, other)
+    a, b = find_root(group, k), find_root(group, other)
     if a == b:
         return count
     x, y = held[a], held[b]
@@ -241,9 +235,9 @@ def _renumber(node, parent, alias, merge):
         if alias[v] == v:
             new_merge[number[v]] = merge[v]
             if parent[v] != _NO_NODE:
-                new_parent[number[v]] = number[_root(alias, parent[v])]
+                new_parent[number[v]] = number[find_root(alias, parent[v])]
     for k in range(node.size):
-        node[k] = number[_root(alias, node[k])]
+        node[k] = number[find_root(alias, node[k])]
     return node, new_parent, new_merge
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from lakescale.kernels.basins import OUTLET, WALL
+from lakescale.kernels.unions import find_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +162,7 @@ def _join(lowest, beyond, is_terminal):
         if is_terminal[x]:
             lowest[x] = OUTLET
         elif lowest[x] < WALL:
-            root, other = _find(parent, x), _find(parent, beyond[x])
+            root, other = find_root(parent, x), find_root(parent, beyond[x])
             if root != other:
                 parent[root], joins[x] = other, True
     group, first = np.empty(lowest.size, np.int32), np.empty(lowest.size, np.int32)
@@ -171,16 +172,8 @@ def _join(lowest, beyond, is_terminal):
             group[x], first[count] = count, x
             count += 1
     for x in range(lowest.size):
-        group[x] = group[_find(parent, x)]
+        group[x] = group[find_root(parent, x)]
     return group, first[:count].copy(), joins
-
-
-@njit(nogil=True, cache=True)
-def _find(parent, x):
-    while parent[x] != x:
-        parent[x] = parent[parent[x]]
-        x = parent[x]
-    return x
 
 
 @njit(nogil=True, cache=True)

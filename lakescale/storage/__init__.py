@@ -32,7 +32,7 @@ from lakescale.storage.files import (
     write_each,
     write_whole,
 )
-from lakescale.storage.locks import locked
+from lakescale.storage.locks import is_running, locked
 from lakescale.storage.rasters import open_raster
 from lakescale.storage.remote import Location, Remote, locate
 from lakescale.storage.urls import bare_url, has_magic, is_url, local_path, name_of, refuse_secrets
@@ -50,6 +50,7 @@ __all__ = [
     "fetched_folder",
     "has_magic",
     "is_link",
+    "is_running",
     "is_url",
     "list_files",
     "local_path",

@@ -23,7 +23,7 @@ from lakescale.storage.files import write_whole
 from lakescale.storage.remote import Location, Remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 BEAT_S, LEASE_S = 10.0, 60.0
@@ -77,6 +77,17 @@ def _leased(root: Remote) -> Iterator[None]:
         raise RunError(
             "another process took over the lock of the store", str(root), "see that only one run writes to it"
         )
+
+
+def is_running(holder: Mapping[str, Any]) -> bool:
+    """Tell whether there is a process of this machine with a holder's ``pid``, whoever owns it."""
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except (KeyError, ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 class _Holder:
@@ -156,12 +167,4 @@ def _who(text: bytes) -> str:
 def _is_dead(text: bytes) -> bool:
     """Tell whether the holder ran on this machine, and runs no more."""
     told = _parse(text)
-    if told.get("host") != socket.gethostname():
-        return False
-    try:
-        os.kill(int(told["pid"]), 0)
-    except (ProcessLookupError, KeyError, ValueError):
-        return True
-    except PermissionError:
-        return False
-    return False
+    return told.get("host") == socket.gethostname() and not is_running(told)

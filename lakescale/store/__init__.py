@@ -9,13 +9,16 @@ the first array, where no reader of Zarr looks.
 No file is synced to the disk one by one: after a power failure a chunk whose bytes were lost differs from its marker,
 which is seen when it is read, and most often when it is written again.
 
-- `files`: words for a full disk (whole files and one writer are `lakescale.storage`).
+- `files`: words for what a disk refuses (whole files and one writer are `lakescale.storage`).
 - `group`: grid, attributes, arrays before they have chunks.
 - `codec`: pixels to the bytes of a chunk, and back.
 - `commits`: writing chunks and their markers, reading one chunk.
 - `reader`: windows of checked chunks, lazily.
 - `layers`: `write_layer` and `open_layer`, single rasters.
+- `listing`: how far the layers of a store are.
 - `staging`: arrays computed in stages, what waits between them in files.
+- `plain`: what waits there to bytes and back, so that to read it runs nothing.
+- `frames`: large frames to one GeoParquet file, never whole in memory.
 """
 
 from lakescale.storage import locked
