@@ -48,6 +48,8 @@ MIN_OPEN_PIXELS = 5
 LID_EXCESS = 0.15
 """Open water spreads over this share of the ground more than it fills, where ice floats in it. On synthetic lakes: open
 ones 0.02 (median) and 0.10 (the highest twentieth), also those that are half drained; those with lids 0.39."""
+LID_OPEN = 0.05
+"""Fewer gaps than this share tell no lid: slush on a dry floor looks the same. Of 102 synthetic lids two had fewer."""
 OPEN_SHARE = 0.1
 """Ground with less open water is bare, or covered."""
 SNOW_ROUGHNESS, SNOW_BRIGHTNESS = 0.03, 0.9
@@ -74,11 +76,11 @@ def assess_lids(scene: xr.DataArray, ground: gpd.GeoDataFrame | dask_geopandas.G
     - ``not seen``, where less than half of it was, or nothing of its ring;
     - ``snow``, where less than a tenth is open water and the rest is even (standard deviation of red at most 0.03 of
       the mean) and not darker than 0.9 of the ring, or above 1.15 of it: flat snow may hide water;
-    - ``lid``, where open water lies scattered over it: its pixels spread over a share of the ground (square root of the
-      ratio of the determinants of both covariances) that is by 0.15 larger than the share that they fill. What is left
-      of a lake that drains is a pool in one place;
+    - ``lid``, where open water lies scattered over it: its pixels, a twentieth at least, spread over a share of the
+      ground (square root of the ratio of the determinants of both covariances) that is by 0.15 larger than the share
+      that they fill. What is left of a lake that drains is a pool in one place;
     - ``open``, where a tenth is open water;
-    - ``ground``: dry, or under grey ice without any gap, which nothing in these bands tells from a drained floor.
+    - ``ground``: dry, or under grey ice with hardly a gap, which nothing in these bands tells from a drained floor.
 
     Lazy, and the same bit for bit for any chunks and partitions: sums are whole numbers. Only the chunks that polygons
     and their rings meet are read, twice.
@@ -178,7 +180,7 @@ def _judge(found: dict[str, NDArray[np.float64]], has_ring: NDArray[np.bool_]) -
     cases = [
         (NOT_SEEN, (seen < MIN_SEEN) | ~has_ring | np.isnan(share)),
         (SNOW, (share < OPEN_SHARE) & (is_even & (bright >= SNOW_BRIGHTNESS) | (bright >= BRIGHT_SNOW))),
-        (LID, over - share >= LID_EXCESS),
+        (LID, (share >= LID_OPEN) & (over - share >= LID_EXCESS)),
         (OPEN, share >= OPEN_SHARE),
     ]
     return np.select([where for _, where in cases], [name for name, _ in cases], GROUND).astype(object)
