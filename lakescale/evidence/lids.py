@@ -52,9 +52,10 @@ LID_OPEN = 0.05
 """Fewer gaps than this share tell no lid: slush on a dry floor looks the same. Of 102 synthetic lids two had fewer."""
 OPEN_SHARE = 0.1
 """Ground with less open water is bare, or covered."""
-SNOW_ROUGHNESS, SNOW_BRIGHTNESS = 0.03, 0.9
-"""Snow on a flat lid is even: deviation over mean of red at most, and red beside that of the ring at least. Of
-synthetic lakes: lids under snow 0.010 to 0.024 and 0.94 to 1.5; floors of lakes that drained 0.034 or more."""
+SNOW_ROUGHNESS, SNOW_BRIGHTNESS = 0.04, 0.96
+"""Snow on a flat lid is even: deviation over mean of red at most, and red beside that of the ring at least. Lids under
+snow have 0.010 to 0.024 and 1.04 or more on synthetic lakes, 0.020 to 0.032 and 0.98 to 1.02 on the Amery Ice Shelf;
+of floors of synthetic lakes that drained the even ones (0.034 to 0.04) have 0.90 to 0.94."""
 BRIGHT_SNOW = 1.15
 """What is so much brighter than the ring is snow, even or not: the outline of a lake may take in ice beside it. Of
 synthetic lakes: all lids under snow, and 2 of 333 floors."""
@@ -74,8 +75,8 @@ def assess_lids(scene: xr.DataArray, ground: gpd.GeoDataFrame | dask_geopandas.G
     ring's mean. Then, in this order, the ground is
 
     - ``not seen``, where less than half of it was, or nothing of its ring;
-    - ``snow``, where less than a tenth is open water and the rest is even (standard deviation of red at most 0.03 of
-      the mean) and not darker than 0.9 of the ring, or above 1.15 of it: flat snow may hide water;
+    - ``snow``, where less than a tenth is open water and the rest is even (standard deviation of red at most 0.04 of
+      the mean) and not darker than 0.96 of the ring, or above 1.15 of it: flat snow may hide water;
     - ``lid``, where open water lies scattered over it: its pixels, a twentieth at least, spread over a share of the
       ground (square root of the ratio of the determinants of both covariances) that is by 0.15 larger than the share
       that they fill. What is left of a lake that drains is a pool in one place;
