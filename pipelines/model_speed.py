@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from statistics import mean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,8 @@ _TURNS = 8
 _BANDS = 3
 """Of a model that takes a scene's bands as they are."""
 _WATCHED_S = 1.0
+_MOST_PROCESSES = 4
+"""Side by side for the measuring; each takes some 500 MB."""
 
 
 def seconds_of_windows(models: Sequence[RunModel], workers: int) -> dict[str, float]:
@@ -49,9 +52,10 @@ def seconds_of_windows(models: Sequence[RunModel], workers: int) -> dict[str, fl
 def _together(measure: partial[float], workers: int) -> float:
     if not workers:
         return measure(threads=0)
-    with ProcessPoolExecutor(workers, get_context("spawn")) as others:
-        asked = [others.submit(measure, threads=1) for _ in range(workers)]
-        return sum(one.result() for one in asked) / workers**2
+    processes = min(workers, _MOST_PROCESSES)
+    with ProcessPoolExecutor(processes, get_context("spawn")) as others:
+        asked = [others.submit(measure, threads=1) for _ in range(processes)]
+        return mean(one.result() for one in asked) / workers
 
 
 def _measure(source: ModelSource, window: int, *, threads: int) -> float:

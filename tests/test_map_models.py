@@ -19,6 +19,7 @@ from lakescale.models import ModelSpec, build_network, describe_checkpoint, load
 from lakescale.models.sam import SamSize, sam_spec
 from lakescale.schema import KEPT, InputError
 from lakescale.store import open_layer
+from pipelines import model_speed
 from pipelines.map_lakes import map_lakes, plan
 from pipelines.model_speed import seconds_of_windows
 from pipelines.recipe import read_recipe
@@ -297,13 +298,13 @@ def test_the_command_runs_models_and_tells_of_them(small_scene, unet, sam, tmp_p
     assert "no such checkpoint" in refused.stderr
 
 
-def test_the_speed_of_models_is_measured_here_and_side_by_side(unet, tmp_path):
+def test_the_speed_of_models_is_measured_here_and_side_by_side(unet, tmp_path, monkeypatch):
     _, models = open_models(recipe("a.tif", tmp_path / "RUN", models=[str(unet)]))
-    alone, together = (seconds_of_windows(models, workers)["unet_r18"] for workers in (0, 2))
-    assert 0 < alone < 2
-    assert 0 < together < 2
-    turned = replace(models[0], options=models[0].options | {"augment": True})
-    assert seconds_of_windows([turned], 0)["unet_r18"] > 2 * alone
+    for workers in (0, 2):
+        assert seconds_of_windows(models, workers)["unet_r18"] > 0
     gone = replace(models[0], source=replace(models[0].source, path=str(tmp_path / "gone.safetensors")))
     assert seconds_of_windows([gone], 0) == {"unet_r18": 0}
     assert seconds_of_windows([], 2) == {}
+    monkeypatch.setattr(model_speed, "_measure", lambda *_, threads: 0.5 + threads)
+    turned = replace(models[0], options=models[0].options | {"augment": True})
+    assert seconds_of_windows([turned], 0) == {"unet_r18": 8 * 0.5}

@@ -46,7 +46,7 @@ from typer.testing import CliRunner
 import lakescale as ls
 from lakescale.schema import InputError, RunError
 from lakescale.store import open_layer
-from pipelines import season_dates
+from pipelines import season_dates, season_scenes
 from pipelines.cli_info import info_command
 from pipelines.cli_season import season_command
 from pipelines.info import describe_path
@@ -224,6 +224,24 @@ def test_a_bad_scene_among_dates_side_by_side_is_left_out_alone(plain):
     done = map_season(read(change(plain, dates_at_once=2)))
     assert [one.day for one in done.dates] == [DATES[0], DATES[2]]
     assert [one.scene for one in done.left_out] == [bad.name]
+
+
+def test_a_date_whose_server_does_not_answer_is_left_out_and_kept_for_later(plain, monkeypatch):
+    map_season(read(plain))
+    whole, told = season_dates.prepare_date, season_scenes.version_of
+
+    def unreachable(ground, scenes, *rest):
+        if scenes[0].day == DATES[1]:
+            raise InputError("the server does not answer", scenes[0].name)
+        return whole(ground, scenes, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(season_scenes, "version_of", lambda file: (0, 0) if DATES[1] in str(file) else told(file))
+        patch.setattr(season_dates, "prepare_date", unreachable)
+        assert [one.date for one in map_season(read(plain)).left_out] == [DATES[1]]
+    again = map_season(read(plain))
+    assert days(again, kept=True) == list(DATES)
+    assert again.left_out == ()
 
 
 def test_dates_that_were_begun_have_ended_when_the_season_fails(plain, monkeypatch):

@@ -64,7 +64,7 @@ class Looks(NamedTuple):
 
 
 def boxes_round(polygons: NDArray[Any], grid: Grid) -> NDArray[Any]:
-    """Draw boxes that hold polygons with their rings, in map coordinates."""
+    """Draw boxes that hold polygons with their rings, in map coordinates, with room for the smoothing of outlines."""
     return move_outlines(shapely.envelope(polygons), 2 * RING_M[1], grid.crs)
 
 
