@@ -17,6 +17,7 @@ from lakescale.series.rules import (
     FATES,
     LID_SHARE,
     LIDDED,
+    NOT_OUTLINED,
     NOT_SEEN,
     NOT_TOLD,
     PARTLY_SEEN,
@@ -30,7 +31,7 @@ from lakescale.series.rules import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-STATES = (WATER, LIDDED, SNOW, EMPTY, PARTLY_SEEN, NOT_SEEN, NOT_TOLD)
+STATES = (WATER, LIDDED, SNOW, EMPTY, PARTLY_SEEN, NOT_SEEN, NOT_TOLD, NOT_OUTLINED)
 """Values of ``state``; the places are the numbers in NetCDF and Zarr."""
 
 WHOLE, COUNT, TRUTH, NUMBER, TEXT, WHEN = "int64", "Int64", "boolean", "float64", "str", "datetime64[ms]"

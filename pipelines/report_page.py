@@ -15,7 +15,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from lakescale.schema import AREA_M2
-from lakescale.series.rules import EMPTY, LIDDED, NOT_SEEN, NOT_TOLD, PARTLY_SEEN, SNOW, STATE, WATER
+from lakescale.series.rules import EMPTY, LIDDED, NOT_OUTLINED, NOT_SEEN, NOT_TOLD, PARTLY_SEEN, SNOW, STATE, WATER
 from pipelines import report_run
 from pipelines import report_tables as tables
 from pipelines.catalogue_provenance import Images, Provenance
@@ -37,8 +37,8 @@ _SCRIPTS = ("leaflet/leaflet.js", "data.js", "map.js", "lakes.js", "page.js")
 _STYLES = ("leaflet/leaflet.css", "page.css")
 _SOURCE_MAP = re.compile(r"^//# sourceMappingURL=.*$", re.MULTILINE)
 _STATE_KINDS = {
-    WATER: "water", LIDDED: "lidded", SNOW: "snow", EMPTY: "empty", NOT_TOLD: "not-told", PARTLY_SEEN: "partly-seen",
-    NOT_SEEN: "not-seen",
+    WATER: "water", LIDDED: "lidded", SNOW: "snow", EMPTY: "empty", NOT_TOLD: "not-told",
+    NOT_OUTLINED: "not-outlined", PARTLY_SEEN: "partly-seen", NOT_SEEN: "not-seen",
 }  # fmt: skip
 _INPUTS = (("DEM", "dem"), ("ice", "ice"), ("area of interest", "aoi"), ("excluded", "exclude"))
 

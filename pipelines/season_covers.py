@@ -11,7 +11,7 @@ import shapely
 
 from lakescale import __version__
 from lakescale.cluster import compute
-from lakescale.evidence.lids import LID, SNOW, assess_lids
+from lakescale.evidence.lids import LID, OPEN, SNOW, assess_lids
 from lakescale.schema import LAKE_ID, InputError
 from lakescale.series.rules import LID_SHARE, TRACK_ID
 from pipelines.run_folder import OF_SEASON
@@ -30,15 +30,18 @@ if TYPE_CHECKING:
 
 COVERS = OF_SEASON[1]
 """File of a date: what the ground of each track shows, and of each lake the share under a lid."""
-_COVER, _OPEN = "cover", "open_share"
+_COVER, _OPEN, _DEEP = "cover", "open_share", "deep_share"
+_WET = 0.5
+"""Ground of which so much looks like water deeper than slush is not empty, whether a lake was outlined there or not."""
 _NOTE = "lids: told by how ground looks beside the ice round it; grey ice without a gap looks like dry floor"
 
 
 class Covers(NamedTuple):
-    """What hides water, by day; a day that could not be assessed is in neither."""
+    """What hides water, or shows it without an outline, by day; a day that could not be assessed is in none."""
 
     lids: dict[str, gpd.GeoSeries]
     snow: dict[str, gpd.GeoSeries]
+    wet: dict[str, gpd.GeoSeries]
     lakes: dict[str, gpd.GeoDataFrame]
     """The lakes of all days, those that could be assessed with ``lid_share``."""
     notes: list[str]
@@ -64,7 +67,7 @@ def find_covers(
     client
         Of the cluster.
     """
-    covers = Covers({}, {}, {}, [])
+    covers = Covers({}, {}, {}, {}, [])
     shapes = basins.loc[~basins["absorbed"].to_numpy(bool), [TRACK_ID, "geometry"]].reset_index(drop=True)
     drawn = digest([shapely.to_wkb(shapes.geometry.to_numpy(), hex=True).tolist(), shapes[TRACK_ID].tolist()])
     for date in dates:
@@ -103,9 +106,14 @@ def _add(covers: Covers, day: str, told: pd.DataFrame, lakes: gpd.GeoDataFrame, 
     if _COVER not in told:
         return
     of_track, of_lake = told[told[TRACK_ID].notna()], told[told[LAKE_ID].notna()]
-    cover = of_track.set_index(TRACK_ID)[_COVER].reindex(shapes[TRACK_ID]).to_numpy(object)
-    for what, by_day in ((LID, covers.lids), (SNOW, covers.snow)):
-        by_day[day] = gpd.GeoSeries(_without(shapes.geometry.to_numpy()[cover == what], lakes), crs=lakes.crs)
+    looks = of_track.set_index(TRACK_ID).reindex(shapes[TRACK_ID])
+    is_wet = (looks[_COVER] == OPEN) & (looks[_OPEN] * looks[_DEEP] >= _WET)
+    for where, by_day in (
+        (looks[_COVER] == LID, covers.lids),
+        (looks[_COVER] == SNOW, covers.snow),
+        (is_wet, covers.wet),
+    ):
+        by_day[day] = gpd.GeoSeries(_without(shapes.geometry.to_numpy()[where], lakes), crs=lakes.crs)
     share = (1 - of_lake.set_index(LAKE_ID)[_OPEN]).reindex(lakes[LAKE_ID]).to_numpy(float)
     covers.lakes[day] = lakes.assign(**{LID_SHARE: np.nan_to_num(share)})
 

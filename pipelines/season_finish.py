@@ -112,7 +112,7 @@ def _track(
     client: Client,
     journal: Journal,
 ) -> Tracks:
-    """Find the ground of lakes, the lids and the snow on it, and tell from these what became of the lakes."""
+    """Find the ground of lakes, what lies on it or shows there, and tell from these what became of the lakes."""
     rules, beside = ground.recipe.track_rules, dict[str, Any]()
     with journal.stage("tracks"):
         lakes, notes = gather_lakes(dates, ground)
@@ -121,7 +121,7 @@ def _track(
     if basins is not None:
         with journal.stage("lids"):
             covers = find_covers(dates, lakes, basins, ground, client)
-            beside = {"lids": covers.lids, "snow": covers.snow}
+            beside = {"lids": covers.lids, "snow": covers.snow, "wet": covers.wet}
             lakes = covers.lakes
             notes += covers.notes
     with journal.stage("tracks"):

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 GRID = {"transform": Affine(10, 0, -200_000, 0, -10, -2_400_000), "crs": "EPSG:3413"}
 SIZE = 60
 LAKE = (slice(15, 35), slice(18, 42))
-FOUND = ["ground_seen_share", "open_share", "spread_share", "brightness", "roughness"]
+FOUND = ["ground_seen_share", "open_share", "deep_share", "spread_share", "brightness", "roughness"]
 
 
 def ground_of(*pixel_polygons):
@@ -60,6 +60,7 @@ def look(planes, ground, chunks=-1, **attrs):
 
 WATER, SNOW, GREY = (0.12, 0.35), (0.7, 0.72), (0.47, 0.52)
 SCATTERED = tuple((slice(r, r + 3), slice(c, c + 3), *WATER) for r in range(15, 35, 6) for c in range(18, 42, 6))
+SLUSH = tuple((*one[:2], 0.38, 0.52) for one in SCATTERED)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,11 @@ SCATTERED = tuple((slice(r, r + 3), slice(c, c + 3), *WATER) for r in range(15, 
         (((*LAKE, *WATER), (slice(18, 32), slice(21, 39), *GREY)), "lid"),
         ((), "ground"),
         (((*LAKE, 0.3, 0.33),), "ground"),
+        (((*LAKE, 0.45, 0.48), *SLUSH), "open"),
+        (((*LAKE, 0.45, 0.48), *SLUSH[:4]), "ground"),
+        (((*LAKE, *SNOW), *SLUSH), "snow"),
+        (((*LAKE, *GREY), *SLUSH[1:], (*SLUSH[0][:2], *WATER)), "open"),
+        (((*LAKE, *GREY), *SLUSH[3:], *((*one[:2], *WATER) for one in SLUSH[:3])), "lid"),
         (((*LAKE, np.nan, np.nan),), "not seen"),
         (((slice(0, SIZE), slice(0, SIZE), np.nan, np.nan), (*LAKE, *WATER)), "not seen"),
     ],
@@ -85,6 +91,11 @@ SCATTERED = tuple((slice(r, r + 3), slice(c, c + 3), *WATER) for r in range(15, 
         "moat",
         "bare",
         "dark and even",
+        "slush on a floor",
+        "some slush on a floor",
+        "slush on snow",
+        "slush and one pool",
+        "slush and leads",
         "hidden",
         "no ring",
     ],
@@ -115,16 +126,17 @@ def plain_looks(planes, rows, cols):
     inside[rows, cols] = True
     level, bluish = red / red[ring].mean(), blue / blue[ring].mean()
     water = inside & seen & ((bluish - level) > 0.08 * (bluish + level))
+    deep = water & ((bluish - level) > 0.2 * (bluish + level))
     rest = inside & seen & ~water
     spread = [np.sqrt(np.linalg.det(np.cov(np.nonzero(mask), ddof=0))) for mask in (water, inside)]
     return [
-        seen[inside].mean(), water.sum() / (inside & seen).sum(), spread[0] / spread[1],
+        seen[inside].mean(), water.sum() / (inside & seen).sum(), deep.sum() / water.sum(), spread[0] / spread[1],
         level[rest].mean(), level[rest].std() / level[rest].mean(),
     ]  # fmt: skip
 
 
 def test_figures_equal_a_plain_loop():
-    planes = picture(*SCATTERED, (slice(15, 18), slice(18, 42), np.nan, np.nan))
+    planes = picture(*SCATTERED, *SLUSH[::2], (slice(15, 18), slice(18, 42), np.nan, np.nan))
     found = look(planes, ground_of(box_of(*LAKE)))[FOUND].to_numpy()[0]
     np.testing.assert_allclose(found, plain_looks(planes, *LAKE), rtol=0.01, atol=1e-9)
     bare = look(picture(noise=0, seed=1), ground_of(box_of(*LAKE)))

@@ -19,6 +19,7 @@ from lakescale.series.rules import (
     FROZEN_OVER,
     LIDDED,
     MERGED,
+    NOT_OUTLINED,
     NOT_SEEN,
     NOT_TOLD,
     PARTLY_SEEN,
@@ -83,8 +84,14 @@ def tell_fates(ledger: Ledger, events: pd.DataFrame, course: Course, rules: Trac
             "lost_share": last["lost_share"].to_numpy(),
         }
     )
-    untold = (ledger.state == NOT_TOLD).any(axis=1)
-    told = zip(ledger.covered_by[rows, held], _days(ledger.time[last_known]), state, untold, strict=True)
+    later = [
+        np.where(last_date(ledger.state == name) > last_known, words, "")
+        for name, words in (
+            (NOT_TOLD, "no water was seen, but a lid may hide it"),
+            (NOT_OUTLINED, "its ground looked like water, but no lake was outlined"),
+        )
+    ]
+    told = zip(ledger.covered_by[rows, held], _days(ledger.time[last_known]), state, *later, strict=True)
     bracket = zip(_days(table["drained_after"]), _days(table["drained_before"]), table["lost_share"], strict=True)
     table["reason"] = [
         _say(name, _Known(*known), *lost, rules.rapid_days)
@@ -111,13 +118,15 @@ class _Known(NamedTuple):
     cover: int
     seen: str
     state: str
-    untold: bool
+    hidden: str
+    """Why it is not known what came later."""
+    wet: str
 
 
 def _say(fate: str, known: _Known, after: str, before: str, lost: float, days: float) -> str:
     """Give the reason for a fate."""
     gone = f"lost {lost:.0%} at least between {after} and {before}"
-    untold = "; later no water was seen, but a lid may hide it" if known.untold else ""
+    later = "".join(f"; later {words}" for words in (known.hidden, known.wet) if words)
     return {
         MERGED: f"its water was part of track {known.cover} when last seen",
         DRAINED_RAPIDLY: f"{gone}, within {days:g} days",
@@ -126,5 +135,5 @@ def _say(fate: str, known: _Known, after: str, before: str, lost: float, days: f
         BURIED: f"snow over it when last seen, {known.seen}",
         FROZEN_OVER: f"under a lid when last seen, {known.seen}",
         REFILLED: f"{gone}, and held water again on {known.seen}",
-        UNKNOWN: f"{known.state} when last seen, {known.seen}{untold}",
+        UNKNOWN: f"{known.state} when last seen, {known.seen}{later}",
     }[fate]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
@@ -46,6 +46,8 @@ class Day:
     lids: NDArray[Any] | None
     """None where they were not assessed."""
     snow: NDArray[Any]
+    wet: NDArray[Any]
+    """Ground that looks like water."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +62,12 @@ class Dated:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What hides or covers lakes, polygons by date; None where there is none."""
+    """What hides or covers lakes, or shows them without outlines: polygons by date; None where there is none."""
 
     not_seen: Mapping[Any, Any] | None
-    lids: Mapping[Any, Any] | None
-    snow: Mapping[Any, Any] | None
+    lids: Mapping[Any, Any] | None = None
+    snow: Mapping[Any, Any] | None = None
+    wet: Mapping[Any, Any] | None = None
 
 
 def read_dates(lakes: Any, dates: Any, evidence: Evidence, rules: TrackRules) -> Dated:
@@ -74,7 +77,7 @@ def read_dates(lakes: Any, dates: Any, evidence: Evidence, rules: TrackRules) ->
         spans = {time: (time, time) for time in _read_keys(lakes, "lakes")} | spans
     _check_columns(frame)
     geometry, mended = _check_geometry(frame)
-    covers = {name: _read_covers(getattr(evidence, name), name, frame.crs) for name in ("not_seen", "lids", "snow")}
+    covers = {one.name: _read_covers(getattr(evidence, one.name), one.name, frame.crs) for one in fields(evidence)}
     times = sorted(set(frame[LAKE_TIME]) | set(spans))
     if not times:
         raise InputError("no dates to track lakes over", "lakes", "name the dates that were mapped in dates=")
@@ -237,7 +240,7 @@ def _read_day(
     rules: TrackRules,
 ) -> Day:
     at: dict[str, Any] = {name: (by_date or {}).get(time) for name, by_date in covers.items()}
-    not_seen, snow = (np.empty(0, object) if at[name] is None else at[name] for name in ("not_seen", "snow"))
+    not_seen, snow, wet = (np.empty(0, object) if at[n] is None else at[n] for n in ("not_seen", "snow", "wet"))
     row = np.flatnonzero(frame[LAKE_TIME] == time)
     row = row[_order(geometry[row])]
     lakes, here = geometry[row], frame.iloc[row]
@@ -256,6 +259,7 @@ def _read_day(
         not_seen=not_seen,
         lids=at["lids"],
         snow=snow,
+        wet=wet,
     )
 
 

@@ -15,9 +15,10 @@ LID_SHARE = "lid_share"
 """Columns; ``lid_share``: share (0..1) of a lake's outline under ice."""
 
 WATER, LIDDED, SNOW, EMPTY = "water", "lidded", "snow", "empty"
-PARTLY_SEEN, NOT_SEEN, NOT_TOLD = "partly seen", "not seen", "dry or lidded"
+PARTLY_SEEN, NOT_SEEN, NOT_TOLD, NOT_OUTLINED = "partly seen", "not seen", "dry or lidded", "not outlined"
 """Values of ``state``; ``dry or lidded``: no water was seen, and a lid may hide it: late in the season where lids were
-not assessed, or after ice came over its open water."""
+not assessed, or after ice came over its open water; ``not outlined``: its ground looks like water, but no lake was
+outlined there, as under thin cloud."""
 
 FILLED, DRAINED, REFILLED, FROZEN_OVER, SNOWED_OVER = "filled", "drained", "refilled", "frozen over", "snowed over"
 """Values of ``event``."""
@@ -58,7 +59,8 @@ class TrackRules:
     least_seen: float = 0.1
     """A basin without water of which less was seen is not seen."""
     lid_share: float = 0.5
-    """A lake is lidded where ice covers this share of it, and a basin where ice (or snow) covers this share of it."""
+    """A lake is lidded where ice covers this share of it, and a basin where ice (or snow) covers this share of it; a
+    basin without a lake is not outlined where this share of it looks like water."""
     full_share: float = 0.8
     """A lake is full from this share of the season's largest on."""
     lost_share: float = 0.8

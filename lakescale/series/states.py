@@ -15,6 +15,7 @@ from lakescale.series.rules import (
     EMPTY,
     LID_SHARE,
     LIDDED,
+    NOT_OUTLINED,
     NOT_SEEN,
     NOT_TOLD,
     PARTLY_SEEN,
@@ -66,7 +67,8 @@ def judge_day(
     rows["most_water"] = np.minimum(rows["most_water"] + missed.round(_DECIMALS), 1).round(_DECIMALS)
     rows["whole"] = _is_whole(water, close, day, rows, rules)
     rows[STATE] = _state(rows, _is_untold(day, rules), rules)
-    return rows.drop(columns="snow_share")
+    rows.loc[rows[STATE] == NOT_OUTLINED, "most_water"] = 1.0
+    return rows.drop(columns=["snow_share", "wet_share"])
 
 
 def doubt_dry(tables: Iterable[pd.DataFrame]) -> None:
@@ -96,8 +98,8 @@ def doubt_dry(tables: Iterable[pd.DataFrame]) -> None:
 
 def _shares(basins: NDArray[Any], day: Day, water: Pieces, rules: TrackRules) -> dict[str, NDArray[np.float64]]:
     """Measure, of each basin, what was seen, what is under ice, and what holds water at least and at most."""
-    hidden, lids, snow = (
-        cut_pieces(basins, np.empty(0, object) if c is None else c) for c in (day.not_seen, day.lids, day.snow)
+    hidden, lids, snow, looks_wet = (
+        cut_pieces(basins, np.empty(0, object) if c is None else c) for c in (day.not_seen, day.lids, day.snow, day.wet)
     )
     area, count = shapely.area(basins), len(basins)
     ice = covered_area(count, lids, snow)
@@ -113,6 +115,7 @@ def _shares(basins: NDArray[Any], day: Day, water: Pieces, rules: TrackRules) ->
         "least_water": least / area,
         "most_water": np.ones(count) if _is_untold(day, rules) else most / area,
         "snow_share": covered_area(count, snow) / area,
+        "wet_share": covered_area(count, looks_wet) / area,
     }
     return {name: np.clip(share.round(_DECIMALS), 0, 1) for name, share in shares.items()}
 
@@ -167,6 +170,7 @@ def _state(rows: pd.DataFrame, untold: bool, rules: TrackRules) -> NDArray[Any]:
         (LIDDED, iced),
         (NOT_SEEN, seen < rules.least_seen),
         (PARTLY_SEEN, seen < rules.min_seen),
+        (NOT_OUTLINED, rows["wet_share"].to_numpy() >= rules.lid_share),
         (NOT_TOLD, np.full(len(rows), untold)),
     ]
     return np.select([where for _, where in cases], [name for name, _ in cases], EMPTY)

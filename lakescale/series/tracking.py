@@ -50,11 +50,13 @@ class Tracks(Shown):
     - ``track_id``, ``time``, ``first_day`` and ``last_day`` of the date's pictures, ``season``;
     - ``seen_share`` of its basin, ``lid_share`` of its basin under ice or snow;
     - ``least_water``, ``most_water``: shares (0..1) of its basin that hold open water for sure, and at most: if all
-      that was not seen or lies under ice were water, and a basin without a lake held one too small to be mapped;
+      that was not seen, lies under ice or looks wet were water, and a basin without a lake held one too small to be
+      mapped;
     - ``area_m2``, true, of its lakes (NaN without), ``lakes``, their number, ``lake_id`` (Int64) of the largest;
     - ``in_track`` (Int64): the track whose lake covers it, where it has none of its own;
     - ``whole``: whether a lake was seen there with all that is round it;
-    - ``state``: ``water``, ``lidded``, ``snow``, ``empty``, ``partly seen``, ``not seen``, ``dry or lidded``.
+    - ``state``: ``water``, ``lidded``, ``snow``, ``empty``, ``partly seen``, ``not seen``, ``dry or lidded``,
+      ``not outlined``.
     """
     events: pd.DataFrame = field(repr=False)
     """By season, track and time: ``track_id``, ``season``, ``event`` (``filled``, ``drained``, ``refilled``,
@@ -100,6 +102,7 @@ def track(
     not_seen: Mapping[Any, Any] | None = None,
     lids: Mapping[Any, Any] | None = None,
     snow: Mapping[Any, Any] | None = None,
+    wet: Mapping[Any, Any] | None = None,
     previous: Tracks | None = None,
     rules: TrackRules | None = None,
 ) -> Tracks:
@@ -127,6 +130,8 @@ def track(
         Dict from date to polygons of ice and snow that may hide water. Dates that it lacks were not assessed.
     snow
         Dict from date to polygons of snow, which tells buried from frozen over.
+    wet
+        Dict from date to polygons of ground that looks like water: without a lake there it is not taken for empty.
     previous
         Tracks of earlier dates, to be continued; its CRS and rules must be the same. Their states stay as they are.
     rules
@@ -154,7 +159,7 @@ def track(
     """
     rules = rules or (previous.rules if previous else TrackRules())
     (lakes,) = dask.compute(lakes)
-    dated = read_dates(lakes, dates, Evidence(not_seen, lids, snow), rules)
+    dated = read_dates(lakes, dates, Evidence(not_seen, lids, snow, wet), rules)
     if previous is not None:
         _check_previous(previous, dated, rules)
     for note in dated.notes:
@@ -200,7 +205,7 @@ def find_basins(
         As `track` does.
     """
     rules = rules or TrackRules()
-    dated = read_dates(lakes, dates, Evidence(not_seen, None, None), rules)
+    dated = read_dates(lakes, dates, Evidence(not_seen), rules)
     return _frame_basins(_follow_all(dated.days, None, rules)[1], dated.frame.crs)
 
 

@@ -43,7 +43,7 @@ const lakeMap = (() => {
   /* As in the chart of states. */
   const colors = {
     "water": "#0072b2", "lidded": "#56b4e9", "snow": "#cc79a7", "empty": "#d55e00", "dry or lidded": "#e69f00",
-    "partly seen": "#7d868d", "not seen": "#3c4348",
+    "not outlined": "#009e73", "partly seen": "#7d868d", "not seen": "#3c4348",
   };
   const shown = { image: true, lakes: true, tracks: false, dropped: false, not_seen: true };
   const groups = { image: L.layerGroup(), not_seen: L.layerGroup() };
