@@ -126,6 +126,17 @@ def test_the_catalogue_tells_what_became_of_each_lake(finished):
     assert quarantine(path) == []
 
 
+def test_a_lake_that_a_thin_cloud_keeps_from_being_outlined_is_not_told_empty(plain):
+    veiled = rgb((A, B))
+    veiled[:, C[0], C[1]] = np.array([130, 180, 215], np.uint8)[:, None, None]
+    write_scene(plain.parent / f"S2_{DATES[1]}.tif", veiled)
+    assert map_season(read(plain)).catalogue["lakes"] == sum(map(len, WATER.values())), "it was not outlined"
+    states, summary = (pd.read_parquet(f"RUN/{name}.parquet") for name in ("tracks", "catalogue"))
+    smallest = summary.sort_values("max_area_m2").iloc[0]
+    assert states.state[states.track_id == smallest.track_id].tolist() == ["water", "not outlined", "water"]
+    assert smallest.fate == "unknown", "and not refilled, as without a look at the ground"
+
+
 def test_lakes_come_with_what_they_hold_by_the_dem(finished):
     path, _ = finished
     run, names = path.parent / "RUN", ["level_m", "volume_m3", "depth_max_m", "flat_share", "volume_reason"]

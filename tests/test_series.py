@@ -230,6 +230,28 @@ def test_dry_or_lidded_is_not_told_apart_late_in_the_season_unless_lids_were_ass
     assert fate_of(track(lakes, rules=ALL_RULES))[0] == "drained rapidly"
 
 
+def test_ground_that_looks_like_water_is_not_empty_where_no_lake_was_outlined():
+    lakes = dated((1, LAKE), (3,), (7,))
+    assert fate_of(track(lakes)) == ("drained rapidly", "2019-07-01", "2019-07-03")
+    tracks = track(lakes, wet={"2019-07-03": polygons(LAKE)})
+    assert states_of(tracks) == ["water", "not outlined", "empty"]
+    assert tracks.states.most_water.tolist()[:2] == [1, 1]
+    assert fate_of(tracks) == ("drained, speed unknown", "2019-07-01", "2019-07-07")
+    tracks = track(lakes, wet={day: polygons(LAKE) for day in ("2019-07-03", "2019-07-07")})
+    reason = "water when last seen, 2019-07-01; later its ground looked like water, but no lake was outlined"
+    assert (fate_of(tracks)[0], tracks.summary.reason[0]) == ("unknown", reason)
+    some = polygons(box_cells(0, 0, 8, 3))  # less than half of the ground
+    assert states_of(track(lakes, wet={"2019-07-03": some})) == ["water", "empty", "empty"]
+
+
+def test_wet_ground_says_nothing_of_a_basin_that_holds_a_lake_or_was_not_seen():
+    lakes = dated((1, LAKE), (3, HALF), (7,))
+    wet = {day: polygons(LAKE) for day in lakes}
+    assert_frame_equal(track(lakes).states.iloc[:2], track(lakes, wet=wet).states.iloc[:2])
+    hidden = clear(lakes, day7=[LAKE])
+    assert states_of(track(lakes, not_seen=hidden, wet=wet))[-1] == "not seen"
+
+
 # -- fates and brackets
 
 
@@ -520,6 +542,7 @@ def test_evidence_that_does_not_fit_is_refused():
     lakes = dated((1, LAKE), (3,))
     refused(lakes, "not told what was not seen.*2019-07-03", not_seen={"2019-07-01": polygons()})
     refused(lakes, "not mapped.*lids, 2019-07-02", lids={"2019-07-02": polygons()})
+    refused(lakes, "not mapped.*wet, 2019-07-02", wet={"2019-07-02": polygons()})
     refused(lakes, "another CRS than the lakes", lids={"2019-07-01": polygons(LAKE).to_crs(6931)})
 
 

@@ -157,5 +157,5 @@ def brightness(looks: Looks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def looks_of(sums: NDArray[np.int64]) -> Looks:
     """Name the sums of `look_at_ground`."""
-    *single, is_deep = sums[:6]
-    return Looks(*single, is_deep, sums[6:12], sums[12:])
+    seen, is_open, rest, level, squared, deep = sums[:6]
+    return Looks(seen, is_open, rest, level, squared, deep, sums[6:12], sums[12:])
