@@ -112,6 +112,25 @@ def test_changes_follow_from_seed_epoch_and_position_whoever_reads():
     assert torch.equal(first[0], patches[Draw(4, 0, 2)][0])
 
 
+class _Noise(Dataset):
+    def __getitem__(self, row):
+        light = np.random.default_rng(row).random((2, 256, 256), np.float32)
+        return torch.from_numpy(light), torch.zeros((256, 256), dtype=torch.uint8)
+
+
+def test_changes_are_the_same_in_a_training_of_many_threads_and_in_a_loaders_process_of_one():
+    patches = AugmentedPatches(_Noise(), Augmentation(zoom=(0.5, 1.8), gamma=(0.65, 1.5), blur=0.8), seed=3)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append([patches[Draw(0, k, k)][0] for k in range(20)])
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 # -- losses
 
 

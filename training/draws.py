@@ -1,10 +1,11 @@
 """What an epoch shows a network: each window follows from seed, epoch and place in the epoch alone.
 
-So a training that was killed goes on with the same windows, whatever processes read them.
+So a training that was killed goes on with the same windows, whatever processes read them, and how many.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -102,4 +103,16 @@ class AugmentedPatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self.seed, _CHANGES, draw.epoch, draw.position])
         pixels, mask = self.patches[draw.row]
-        return self.augmentation.apply(pixels, mask, rng)
+        with _one_thread():
+            return self.augmentation.apply(pixels, mask, rng)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute as the processes of a loader do: the last digits of powers depend on the threads that share an array."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
