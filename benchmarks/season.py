@@ -1,6 +1,6 @@
 """A synthetic season from files to its catalogue by the command ``lakescale season``, judged by the truth.
 
-    python -m benchmarks.season FOLDER [--size 4096] [--seed 3] [--dates 8] [--workers 2]
+    python -m benchmarks.season FOLDER [--size 4096] [--seed 3] [--dates 8] [--workers 2] [--fused]
 
 It makes the scenes in FOLDER/input where they are not there, runs the season in FOLDER/RUN from the start, and prints a
 table: what was found, seconds a date, the largest peak of a worker, prediction beside fact.
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 CHUNK, INDEX = 1024, 0.15
+_FUSED = dict.fromkeys(("evidence", "index_threshold", "min_sink_share"))
+"""Entries that a recipe lacks which takes all evidence, as by default."""
 _PREDICTED = ("tasks", "bytes", "seconds")
 
 
 def write_season(season: TrueSeason, folder: Path, dates: tuple[str, ...] = DATES, **options: Any) -> Path:
-    """Write scenes, terrain and the recipe, and hand back where that lies."""
+    """Write scenes, terrain and the recipe, without the options that are None, and hand back where that lies."""
     scenes = season.write(folder / "input", dates)
     recipe = {
         "scenes": {"source": [str(path) for path in scenes], "chunks": CHUNK},
@@ -49,7 +51,8 @@ def write_season(season: TrueSeason, folder: Path, dates: tuple[str, ...] = DATE
         **options,
     }
     path = folder / "season.yaml"
-    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    asked = {name: value for name, value in recipe.items() if value is not None}
+    path.write_text(yaml.safe_dump(asked, sort_keys=False))
     return path
 
 
@@ -86,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING)
     dates = DATES[: asked.dates]
     season = TrueSeason.make(asked.size, asked.seed)
-    recipe = write_season(season, asked.folder, dates)
+    recipe = write_season(season, asked.folder, dates, **(_FUSED if asked.fused else {}))
     if asked.scale:
         few, many = (measure(recipe, count, asked.workers) for count in (2, len(dates)))
         for name in few:
@@ -114,6 +117,7 @@ def _read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--dates", type=int, default=len(DATES))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--fused", action="store_true", help="all evidence, as by default, and not the index alone")
     parser.add_argument("--scale", action="store_true", help="compare two dates with all, instead of judging")
     return parser.parse_args(arguments)
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 GRID = {"transform": Affine(10, 0, -200_000, 0, -10, -2_400_000), "crs": "EPSG:3413"}
 SIZE = 60
 LAKE = (slice(15, 35), slice(18, 42))
-FOUND = ["ground_seen_share", "open_share", "deep_share", "spread_share", "brightness", "roughness"]
+FOUND = ["ground_seen_share", "open_share", "deep_share", "spread_share", "brightness", "roughness", "tint"]
 
 
 def ground_of(*pixel_polygons):
@@ -60,6 +60,7 @@ def look(planes, ground, chunks=-1, **attrs):
 
 WATER, SNOW, GREY = (0.12, 0.35), (0.7, 0.72), (0.47, 0.52)
 SCATTERED = tuple((slice(r, r + 3), slice(c, c + 3), *WATER) for r in range(15, 35, 6) for c in range(18, 42, 6))
+UNEVEN = ((slice(15, 35, 4), slice(18, 42), 0.45, 0.47),)
 SLUSH = tuple((*one[:2], 0.38, 0.52) for one in SCATTERED)
 
 
@@ -79,6 +80,9 @@ SLUSH = tuple((*one[:2], 0.38, 0.52) for one in SCATTERED)
         (((*LAKE, *SNOW), *SLUSH), "snow"),
         (((*LAKE, *GREY), *SLUSH[1:], (*SLUSH[0][:2], *WATER)), "open"),
         (((*LAKE, *GREY), *SLUSH[3:], *((*one[:2], *WATER) for one in SLUSH[:3])), "lid"),
+        (((*LAKE, 0.583, 0.6), *UNEVEN), "snow"),
+        (((*LAKE, 0.583, 0.68), *UNEVEN), "ground"),
+        (((*LAKE, 0.52, 0.53), *UNEVEN), "ground"),
         (((*LAKE, np.nan, np.nan),), "not seen"),
         (((slice(0, SIZE), slice(0, SIZE), np.nan, np.nan), (*LAKE, *WATER)), "not seen"),
     ],
@@ -96,6 +100,9 @@ SLUSH = tuple((*one[:2], 0.38, 0.52) for one in SCATTERED)
         "slush on snow",
         "slush and one pool",
         "slush and leads",
+        "white, uneven",
+        "bright, uneven, bluish",
+        "white, uneven, no brighter",
         "hidden",
         "no ring",
     ],
@@ -132,13 +139,16 @@ def plain_looks(planes, rows, cols):
     return [
         seen[inside].mean(), water.sum() / (inside & seen).sum(), deep.sum() / water.sum(), spread[0] / spread[1],
         level[rest].mean(), level[rest].std() / level[rest].mean(),
+        (bluish[rest].mean() - level[rest].mean()) / (bluish[rest].mean() + level[rest].mean()),
     ]  # fmt: skip
 
 
 def test_figures_equal_a_plain_loop():
-    planes = picture(*SCATTERED, *SLUSH[::2], (slice(15, 18), slice(18, 42), np.nan, np.nan))
+    planes = picture(
+        (*LAKE, 0.4, 0.48), *UNEVEN, *SCATTERED, *SLUSH[::2], (slice(15, 18), slice(18, 42), np.nan, np.nan)
+    )
     found = look(planes, ground_of(box_of(*LAKE)))[FOUND].to_numpy()[0]
-    np.testing.assert_allclose(found, plain_looks(planes, *LAKE), rtol=0.01, atol=1e-9)
+    np.testing.assert_allclose(found, plain_looks(planes, *LAKE), rtol=0.01, atol=1e-6)
     bare = look(picture(noise=0, seed=1), ground_of(box_of(*LAKE)))
     assert bare.ring_red.tolist() == pytest.approx([0.5])
     assert bare.brightness.tolist() == pytest.approx([1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
@@ -13,6 +14,7 @@ from lakescale.cluster import compute
 from lakescale.evidence.color import color_mask, index_mask
 from lakescale.models import describe_checkpoint
 from lakescale.regions import fill_holes
+from lakescale.rules import PolygonRules, close_gaps
 from lakescale.schema import COLOR, GREEN, IMAGE, INDEX, InputError
 from training.annotations import Annotations
 from training.judging import Judged, above, predict, score_masks
@@ -33,6 +35,8 @@ _MARGIN_M = 50.0
 """Round lakes that are left out; what is found there is left out, too."""
 SMALL_M2 = 2000.0
 """The smallest ponds that are drawn on real scenes; all lakes are scored from this size, too."""
+MAPPED_GAP_M = PolygonRules().gap_m
+"""Gaps that maps close by default; all methods are scored with them closed, too."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ def compare(recipe: TrainRecipe, material: Material, sides: dict[str, pd.DataFra
     -------
     pandas.DataFrame
         Rows by ``group`` (of synthetic images; ``drawn`` for the others), ``lakes`` (``all lakes``, ``lakes with
-        lids``), ``min_area_m2`` (the recipe's; of all lakes also `SMALL_M2`) and ``method`` (``model``, ``color`` where
-        there is 8-bit RGB, ``index``), with ``picture`` (``uint8``, ``float32``), ``images`` and the figures of
-        `training.judging.score_masks`. Masks have their holes filled.
+        lids``), ``min_area_m2`` (the recipe's; of all lakes also `SMALL_M2`), ``gap_m`` (0, and what maps close by
+        default) and ``method`` (``model``, ``color`` where there is 8-bit RGB, ``index``), with ``picture`` (``uint8``,
+        ``float32``), ``images`` and the figures of `training.judging.score_masks`. Masks have their holes filled.
 
     Raises
     ------
@@ -79,11 +83,11 @@ def compare(recipe: TrainRecipe, material: Material, sides: dict[str, pd.DataFra
         asked.append((LIDS, _only_lids(material.annotations), least))
     for lakes, drawn, area in asked:
         judged = {one.image.name: Judged.of(one.image, drawn, rows) for one in answers}
-        for key, some in _by_group(answers):
-            told = {"group": key[0], "lakes": lakes, "min_area_m2": area, "picture": key[1]}
+        for (key, some), gap_m in product(_by_group(answers), (0.0, MAPPED_GAP_M)):
+            told = {"group": key[0], "lakes": lakes, "min_area_m2": area, "gap_m": gap_m, "picture": key[1]}
             table += [
                 told | {"method": method, "images": len(some)} | figures
-                for method, figures in _score(some, judged, area)
+                for method, figures in _score(some, judged, area, gap_m)
             ]
     return pd.DataFrame(table)
 
@@ -108,11 +112,12 @@ def _by_group(answers: list[_Answers]) -> Iterator[tuple[tuple[str, str], list[_
 
 
 def _score(
-    answers: list[_Answers], judged: dict[str, Judged], min_area_m2: float
+    answers: list[_Answers], judged: dict[str, Judged], min_area_m2: float, gap_m: float
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for method in answers[0].masks:
         masks = {one.image.name: one.masks[method] for one in answers}
-        yield method, score_masks([judged[name] for name in masks], masks, min_area_m2)
+        closed = {name: close_gaps(judged[name].wrap(mask), gap_m).values for name, mask in masks.items()}
+        yield method, score_masks([judged[name] for name in closed], closed, min_area_m2)
 
 
 def _only_lids(annotations: Annotations) -> Annotations:

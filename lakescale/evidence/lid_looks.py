@@ -34,7 +34,7 @@ _LEVEL_UNIT = 2.0**-12
 """Of red over that of the ring; brighter than 16 times the ring counts as that."""
 _BRIGHTEST = 16.0
 _HALF, _ARC = 0.5, 4
-_SUMS = 18
+_SUMS = 19
 NOTHING = Totals.empty(_SUMS, 0)
 
 
@@ -60,6 +60,8 @@ class Looks(NamedTuple):
     level: NDArray[np.int64]
     """Sum of their red over that of the ring, in units of 2**-12."""
     level_squared: NDArray[np.int64]
+    blue_level: NDArray[np.int64]
+    """Sum of their blue over that of the ring, in the same units."""
     deep: NDArray[np.int64]
     """Pixels of open water that is deeper than slush."""
     all_moments: NDArray[np.int64]
@@ -123,18 +125,22 @@ def _weigh(cells: Cells, pixels: list[NDArray[Any]], place: Place) -> tuple[NDAr
         is_open, is_deep = (seen & (bluish - level > least * (bluish + level)) for least in (OPEN_INDEX, DEEP_INDEX))
     inside = cells.at.units * COVER_UNIT >= _HALF
     rest = inside & seen & ~is_open
-    units = np.rint(np.clip(np.where(rest, np.nan_to_num(level), 0), 0, _BRIGHTEST) / _LEVEL_UNIT).astype(np.int64)
+    units, blue_units = (_level_units(one, rest) for one in (level, bluish))
     row = cells.at.row + place.row - first_row.astype(np.int64)
     col = cells.at.col + place.col - first_col.astype(np.int64)
     moments = np.stack([np.ones_like(row), row, col, row * row, col * col, row * col])
     sums = [
         area_units(seen, cells)[None],
         area_units(is_open, cells)[None],
-        np.stack([rest.astype(np.int64), units, units * units, inside & is_deep]),
+        np.stack([rest.astype(np.int64), units, units * units, blue_units, inside & is_deep]),
         np.where(inside, moments, 0),
         np.where(inside & is_open, moments, 0),
     ]
     return np.concatenate(sums), np.empty((0, len(row)), np.int64)
+
+
+def _level_units(level: NDArray[np.float64], where: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.rint(np.clip(np.where(where, np.nan_to_num(level), 0), 0, _BRIGHTEST) / _LEVEL_UNIT).astype(np.int64)
 
 
 def spread(moments: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -155,7 +161,14 @@ def brightness(looks: Looks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return mean * _LEVEL_UNIT, deviation / mean
 
 
+def tint(looks: Looks) -> NDArray[np.float64]:
+    """Compute how blue all is but open water: (b - r) / (b + r) of its mean blue and red over those of the ring."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        index: NDArray[np.float64] = (looks.blue_level - looks.level) / (looks.blue_level + looks.level)
+    return index
+
+
 def looks_of(sums: NDArray[np.int64]) -> Looks:
     """Name the sums of `look_at_ground`."""
-    seen, is_open, rest, level, squared, deep = sums[:6]
-    return Looks(seen, is_open, rest, level, squared, deep, sums[6:12], sums[12:])
+    seen, is_open, rest, level, squared, blue, deep = sums[:7]
+    return Looks(seen, is_open, rest, level, squared, blue, deep, sums[7:13], sums[13:])

@@ -19,6 +19,7 @@ from lakescale.evidence.lid_looks import (
     look_at_rings,
     looks_of,
     spread,
+    tint,
 )
 from lakescale.evidence.sink_areas import AREA_UNIT_M2
 from lakescale.evidence.volume_deal import deal_tables
@@ -61,10 +62,13 @@ snow have 0.010 to 0.024 and 1.04 or more on synthetic lakes, 0.020 to 0.032 and
 of floors of synthetic lakes that drained the even ones (0.034 to 0.04) have 0.90 to 0.94."""
 BRIGHT_SNOW = 1.15
 """What is so much brighter than the ring is snow, even or not: the outline of a lake may take in ice beside it. Of
-synthetic lakes: all lids under snow, and 2 of 333 floors."""
+synthetic lakes: 40 of 45 lids under snow, and 2 of 333 floors."""
+WHITE_SNOW, SNOW_TINT = 1.06, 0.01
+"""So is what is less bright, but no bluer than the ring. Four lids under snow in wide outlines have 1.09 to 1.13 and
+0.005 to 0.009; the floors that are as bright are bluer, 0.016 to 0.032."""
 
 _RING = ("ring_red", "ring_blue")
-_SHARES = ("ground_seen_share", "open_share", "deep_share", "spread_share", "brightness", "roughness")
+_SHARES = ("ground_seen_share", "open_share", "deep_share", "spread_share", "brightness", "roughness", "tint")
 _COVER = "cover"
 _DECIMALS = 6
 
@@ -79,12 +83,13 @@ def assess_lids(scene: xr.DataArray, ground: gpd.GeoDataFrame | dask_geopandas.G
 
     - ``not seen``, where less than half of it was, or nothing of its ring;
     - ``snow``, where less than a tenth is open water and the rest is even (standard deviation of red at most 0.04 of
-      the mean) and not darker than 0.96 of the ring, or above 1.15 of it: flat snow may hide water;
+      the mean) and not darker than 0.96 of the ring, or is bright: above 1.15 of it, or above 1.06 and no bluer (the
+      number above at most 0.01). Flat snow may hide water;
     - ``lid``, where open water lies scattered over it: its pixels, a hundredth at least, spread over a share of the
       ground (square root of the ratio of the determinants of both covariances) that is by 0.15 larger than the share
       that they fill, and a tenth of them is water deeper than slush, with a number above of 0.2 and more. What is left
       of a lake that drains is a pool in one place, and slush on a dry floor lies scattered, but is never that blue;
-    - ``snow`` again, where less than a tenth is such deeper water, and the rest has 1.15 of the ring's brightness;
+    - ``snow`` again, where less than a tenth is such deeper water, and the rest is bright;
     - ``open``, where a tenth is open water;
     - ``ground``: dry, or under grey ice with hardly a gap, which nothing in these bands tells from a drained floor.
 
@@ -102,8 +107,8 @@ def assess_lids(scene: xr.DataArray, ground: gpd.GeoDataFrame | dask_geopandas.G
     -------
     dask_geopandas.GeoDataFrame
         The same rows, and ``ground_seen_share``; of what was seen ``open_share``, of its pixels ``deep_share``;
-        ``spread_share``; ``brightness`` and ``roughness`` of what is not open (NaN where they are not known);
-        ``ring_red``, ``ring_blue``; ``cover``.
+        ``spread_share``; ``brightness``, ``roughness`` and ``tint`` of what is not open (NaN where they are not
+        known); ``ring_red``, ``ring_blue``; ``cover``.
 
     Raises
     ------
@@ -177,21 +182,21 @@ def _attach_looks(part: gpd.GeoDataFrame, totals: Totals) -> gpd.GeoDataFrame:
         deep = np.where(has_ring, looks.deep / looks.open_moments[0], np.nan)
         over = np.minimum(spread(looks.open_moments) / spread(looks.all_moments), 1)
     over = np.where(looks.open_moments[0] >= MIN_OPEN_PIXELS, over, np.nan)
-    bright, rough = (np.where(has_ring, one, np.nan) for one in brightness(looks))
-    found = dict(
-        zip(_SHARES, (np.round(one, _DECIMALS) for one in (seen, share, deep, over, bright, rough)), strict=True)
-    )
+    bright, rough, blue = (np.where(has_ring, one, np.nan) for one in (*brightness(looks), tint(looks)))
+    figures = (seen, share, deep, over, bright, rough, blue)
+    found = dict(zip(_SHARES, (np.round(one, _DECIMALS) for one in figures), strict=True))
     return part.assign(**found, **{_COVER: _judge(found, has_ring)})
 
 
 def _judge(found: dict[str, NDArray[np.float64]], has_ring: NDArray[np.bool_]) -> NDArray[Any]:
-    seen, share, deep, over, bright, rough = (found[name] for name in _SHARES)
-    is_even = rough <= SNOW_ROUGHNESS
+    seen, share, deep, over, bright, rough, blue = (found[name] for name in _SHARES)
+    is_even = (rough <= SNOW_ROUGHNESS) & (bright >= SNOW_BRIGHTNESS)
+    is_bright = (bright >= BRIGHT_SNOW) | ((bright >= WHITE_SNOW) & (blue <= SNOW_TINT))
     cases = [
         (NOT_SEEN, (seen < MIN_SEEN) | ~has_ring | np.isnan(share)),
-        (SNOW, (share < OPEN_SHARE) & (is_even & (bright >= SNOW_BRIGHTNESS) | (bright >= BRIGHT_SNOW))),
+        (SNOW, (share < OPEN_SHARE) & (is_even | is_bright)),
         (LID, (share >= LID_OPEN) & (deep >= LID_DEEP) & (over - share >= LID_EXCESS)),
-        (SNOW, (share * np.nan_to_num(deep) < OPEN_SHARE) & (bright >= BRIGHT_SNOW)),
+        (SNOW, (share * np.nan_to_num(deep) < OPEN_SHARE) & is_bright),
         (OPEN, share >= OPEN_SHARE),
     ]
     return np.select([where for _, where in cases], [name for name, _ in cases], GROUND).astype(object)
