@@ -31,7 +31,7 @@ RING_M = (30.0, 80.0)
 shore is left out."""
 LAYERS = (Layer("red", 0, None), Layer("blue", 1, None))
 _LEVEL_UNIT = 2.0**-12
-"""Of red over that of the ring; brighter than 16 times the ring counts as that."""
+"""Of red and blue over those of the ring; brighter than 16 times the ring counts as that."""
 _BRIGHTEST = 16.0
 _HALF, _ARC = 0.5, 4
 _SUMS = 19
