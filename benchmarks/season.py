@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
 CHUNK, INDEX = 1024, 0.15
-_FUSED = dict.fromkeys(("evidence", "index_threshold", "min_sink_share"))
-"""Entries that a recipe lacks which takes all evidence, as by default."""
+_FUSED = dict.fromkeys(("evidence", "index_threshold", "min_sink_share", "rules"))
+"""Entries that a recipe lacks which takes all evidence and the rules on polygons, as by default."""
 _PREDICTED = ("tasks", "bytes", "seconds")
 
 
@@ -117,7 +117,7 @@ def _read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--dates", type=int, default=len(DATES))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--fused", action="store_true", help="all evidence, as by default, and not the index alone")
+    parser.add_argument("--fused", action="store_true", help="all evidence and the rules of polygons, as by default")
     parser.add_argument("--scale", action="store_true", help="compare two dates with all, instead of judging")
     return parser.parse_args(arguments)
 
