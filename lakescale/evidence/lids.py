@@ -60,12 +60,13 @@ SNOW_ROUGHNESS, SNOW_BRIGHTNESS = 0.04, 0.96
 """Snow on a flat lid is even: deviation over mean of red at most, and red beside that of the ring at least. Lids under
 snow have 0.010 to 0.024 and 1.04 or more on synthetic lakes, 0.020 to 0.032 and 0.98 to 1.02 on the Amery Ice Shelf;
 of floors of synthetic lakes that drained the even ones (0.034 to 0.04) have 0.90 to 0.94."""
-BRIGHT_SNOW = 1.15
-"""What is so much brighter than the ring is snow, even or not: the outline of a lake may take in ice beside it. Of
-synthetic lakes: 40 of 45 lids under snow, and 2 of 333 floors."""
 WHITE_SNOW, SNOW_TINT = 1.06, 0.01
-"""So is what is less bright, but no bluer than the ring. Four lids under snow in wide outlines have 1.09 to 1.13 and
-0.005 to 0.009; the floors that are as bright are bluer, 0.016 to 0.032."""
+"""What is so much brighter than the ring, and no bluer, is snow, even or not: the outline of a lake may take in ice
+beside it. Lids under snow in wide outlines have 1.09 and more and -0.09 to 0.009 but for three lakes; the floors of
+synthetic lakes that are as bright are bluer, 0.013 to 0.032."""
+BRIGHT_SNOW = 1.3
+"""What is so much brighter is snow, whatever its tint: three lids under snow have 1.38 to 1.55 and 0.017 to 0.021; so
+does one of some 150 floors."""
 
 _RING = ("ring_red", "ring_blue")
 _SHARES = ("ground_seen_share", "open_share", "deep_share", "spread_share", "brightness", "roughness", "tint")
@@ -83,8 +84,8 @@ def assess_lids(scene: xr.DataArray, ground: gpd.GeoDataFrame | dask_geopandas.G
 
     - ``not seen``, where less than half of it was, or nothing of its ring;
     - ``snow``, where less than a tenth is open water and the rest is even (standard deviation of red at most 0.04 of
-      the mean) and not darker than 0.96 of the ring, or is bright: above 1.15 of it, or above 1.06 and no bluer (the
-      number above at most 0.01). Flat snow may hide water;
+      the mean) and not darker than 0.96 of the ring, or is bright: above 1.06 of it and no bluer (the number above
+      at most 0.01), or above 1.3. Flat snow may hide water;
     - ``lid``, where open water lies scattered over it: its pixels, a hundredth at least, spread over a share of the
       ground (square root of the ratio of the determinants of both covariances) that is by 0.15 larger than the share
       that they fill, and a tenth of them is water deeper than slush, with a number above of 0.2 and more. What is left
