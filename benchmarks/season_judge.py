@@ -106,7 +106,7 @@ def count_pairs(truth: Any, tracks: Any) -> tuple[float, float]:
 def _judge_drainages(told: Told, season: TrueSeason, truth: dict[str, gpd.GeoDataFrame]) -> dict[str, Any]:
     drained = told.events[(told.events.event == "drained") & (told.events.name != 0)]
     bowls = {name: season.bowl_of(name) for name in set(drained.name)}
-    gone = drained.name.map({name: day_of_year(bowl.turned) for name, bowl in bowls.items()})
+    gone = pd.to_datetime(drained.name.map({name: day_of_year(bowl.turned) for name, bowl in bowls.items()}))
     kind = drained.name.map({name: bowl.kind for name, bowl in bowls.items()})
     rapid, sudden = drained.speed == "rapid", kind.isin(["rapid", "refills"])
     inside = (drained.after < gone) & (gone <= drained.before)  # on its first day without water

@@ -32,7 +32,7 @@ COVERS = OF_SEASON[1]
 """File of a date: what the ground of each track shows, and of each lake the share under a lid."""
 _COVER, _OPEN, _DEEP = "cover", "open_share", "deep_share"
 _WET = 0.5
-"""Ground of which so much looks like water deeper than slush is not empty, whether a lake was outlined there or not."""
+"""Ground of which so much looks like water deeper than slush is not empty, though no lake was outlined there."""
 _NOTE = "lids: told by how ground looks beside the ice round it; grey ice without a gap looks like dry floor"
 
 

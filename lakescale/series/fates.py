@@ -43,6 +43,10 @@ FATE_TYPES = {
     "drained_after": "datetime64[ms]", "drained_before": "datetime64[ms]", "lost_share": "float64", "reason": "str",
 }  # fmt: skip
 """Columns of fates."""
+_TELL_NOTHING = {
+    NOT_TOLD: "no water was seen, but a lid may hide it",
+    NOT_OUTLINED: "its ground looked like water, but no lake was outlined",
+}
 
 
 def tell_fates(ledger: Ledger, events: pd.DataFrame, course: Course, rules: TrackRules) -> pd.DataFrame:
@@ -84,14 +88,10 @@ def tell_fates(ledger: Ledger, events: pd.DataFrame, course: Course, rules: Trac
             "lost_share": last["lost_share"].to_numpy(),
         }
     )
-    later = [
-        np.where(last_date(ledger.state == name) > last_known, words, "")
-        for name, words in (
-            (NOT_TOLD, "no water was seen, but a lid may hide it"),
-            (NOT_OUTLINED, "its ground looked like water, but no lake was outlined"),
-        )
-    ]
-    told = zip(ledger.covered_by[rows, held], _days(ledger.time[last_known]), state, *later, strict=True)
+    later = np.full(len(rows), "", object)
+    for name, words in _TELL_NOTHING.items():
+        later[last_date(ledger.state == name) > last_known] += f"; later {words}"
+    told = zip(ledger.covered_by[rows, held], _days(ledger.time[last_known]), state, later, strict=True)
     bracket = zip(_days(table["drained_after"]), _days(table["drained_before"]), table["lost_share"], strict=True)
     table["reason"] = [
         _say(name, _Known(*known), *lost, rules.rapid_days)
@@ -118,15 +118,13 @@ class _Known(NamedTuple):
     cover: int
     seen: str
     state: str
-    hidden: str
-    """Why it is not known what came later."""
-    wet: str
+    later: str
+    """Why it is not known what came after that, or nothing."""
 
 
 def _say(fate: str, known: _Known, after: str, before: str, lost: float, days: float) -> str:
     """Give the reason for a fate."""
     gone = f"lost {lost:.0%} at least between {after} and {before}"
-    later = "".join(f"; later {words}" for words in (known.hidden, known.wet) if words)
     return {
         MERGED: f"its water was part of track {known.cover} when last seen",
         DRAINED_RAPIDLY: f"{gone}, within {days:g} days",
@@ -135,5 +133,5 @@ def _say(fate: str, known: _Known, after: str, before: str, lost: float, days: f
         BURIED: f"snow over it when last seen, {known.seen}",
         FROZEN_OVER: f"under a lid when last seen, {known.seen}",
         REFILLED: f"{gone}, and held water again on {known.seen}",
-        UNKNOWN: f"{known.state} when last seen, {known.seen}{later}",
+        UNKNOWN: f"{known.state} when last seen, {known.seen}{known.later}",
     }[fate]
